@@ -1,0 +1,373 @@
+"""From what a loader returns to `Splits`: columns, checks, label ids, cuts and samples."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from bertkit.datasets.base import DatasetLoader, Sample
+from bertkit.errors import DataError
+from bertkit.records import Context, Splits, Task
+
+if TYPE_CHECKING:
+    import datasets
+    import numpy as np
+
+DEFAULT_VALIDATION = 0.1
+SHOWN = 3
+"""Examples that an error message shows."""
+
+
+def load_splits(loader: DatasetLoader, ctx: Context, task: str | None = None) -> Splits:
+    """Load the data and make it ready for training.
+
+    Args:
+        loader: a dataset component.
+        ctx: seed, warnings, log.
+        task: what the user says the task is; None to infer it.
+
+    Raises:
+        DataError: a column, text or label that cannot be used, counted and with examples.
+    """
+    raw = loader.load(ctx)
+    roles = _default_roles(loader.roles(), raw)
+    loaded = {
+        role: _texts_and_labels(_pick(raw, str(name), role), loader, role, task)
+        for role, name in roles.items()
+        if isinstance(name, str)
+    }
+    feature = raw[str(roles["train"])].features[loader.label]
+    names = _label_names(loader, loaded["train"], getattr(feature, "names", None))
+    numbered = {role: _number(split, names, role) for role, split in loaded.items()}
+    _check_labels(numbered, names, declared=loader.labels is not None, ctx=ctx)
+
+    sample = loader.sample or Sample()
+    seed = ctx.seed if sample.seed is None else sample.seed
+    splits = {r: _sample(s, getattr(sample, r), seed, r, ctx) for r, s in numbered.items()}
+    shares = {r: s for r, s in roles.items() if isinstance(s, float) and s > 0}
+    whole = splits["train"].num_rows
+    for role in ("test", "validation"):
+        if role in shares:
+            rest, held = hold_out(splits["train"], shares[role], ctx.seed, of=whole)
+            if not held.num_rows:
+                raise DataError(
+                    f"dataset.{role}: {shares[role]:g} of {whole} texts leaves {role} empty; "
+                    "give a larger share, more texts, or 0 for none"
+                )
+            splits["train"] = rest
+            splits[role] = _sample(held, getattr(sample, role), seed, role, ctx)
+            told = "" if loader.roles()[role] is not None else " (none was given)"
+            ctx.say(f"{role}: {held.num_rows} texts held out of train, stratified{told}")
+    used = label_ids(splits["train"])
+    if len(used) < 2:
+        raise DataError(
+            f"train: {len(used)} label left after sampling ({[names[i] for i in used]}); "
+            "at least two are needed"
+        )
+    task_record = Task("single_label", tuple(names))
+    fingerprints = {role: fingerprint(split) for role, split in splits.items()}
+    _warn_of_overlap(splits, ctx)
+    return Splits(
+        task=task_record,
+        train=splits["train"],
+        validation=splits.get("validation"),
+        test=splits.get("test"),
+        fingerprints=fingerprints,
+        columns={"text": loader.text, "label": loader.label},
+    )
+
+
+def label_ids(split: datasets.Dataset) -> list[int]:
+    """Return the label ids that occur in a split, sorted."""
+    import numpy as np
+
+    return [int(i) for i in np.unique(np.asarray(split["label"]))]
+
+
+def _default_roles(
+    roles: dict[str, str | float | None], raw: datasets.DatasetDict
+) -> dict[str, str | float | None]:
+    filled = dict(roles)
+    if filled["validation"] is None:
+        filled["validation"] = "validation" if "validation" in raw else DEFAULT_VALIDATION
+    if filled["test"] is None and "test" in raw:
+        filled["test"] = "test"
+    return filled
+
+
+def _pick(raw: datasets.DatasetDict, name: str, role: str) -> datasets.Dataset:
+    if name not in raw:
+        near = difflib.get_close_matches(name, list(raw), 1)
+        hint = f" Did you mean `{near[0]}`?" if near else ""
+        raise DataError(
+            f"dataset.{role}: there is no split `{name}`.{hint} Found: {', '.join(raw) or 'none'}."
+        )
+    if raw[name].num_rows == 0:
+        raise DataError(f"dataset.{role}: the split `{name}` has no rows")
+    return raw[name]
+
+
+def _texts_and_labels(
+    split: datasets.Dataset, loader: DatasetLoader, role: str, task: str | None
+) -> datasets.Dataset:
+    """Return columns `text` and `label` (strings, or ids of a ClassLabel), every row checked."""
+    for option, column in (("text", loader.text), ("label", loader.label)):
+        if column not in split.column_names:
+            near = difflib.get_close_matches(column, split.column_names, 1)
+            hint = f" Did you mean `{near[0]}`?" if near else ""
+            raise DataError(
+                f"dataset.{option}: {role} has no column `{column}`.{hint} "
+                f"Found: {', '.join(split.column_names)}."
+            )
+    if loader.text == loader.label:
+        raise DataError(f"dataset.label: the same column as dataset.text, `{loader.text}`")
+    kind = split.features[loader.text]
+    if getattr(kind, "dtype", None) not in ("string", "large_string"):
+        raise DataError(
+            f"dataset.text: column `{loader.text}` of {role} holds {_type_name(kind)}; "
+            "expected strings"
+        )
+    texts = split[loader.text][:]
+    missing = [i for i, text in enumerate(texts) if text is None or not text.strip()]
+    if missing:
+        raise DataError(
+            f"{role}: {len(missing)} of {len(texts)} texts are empty or missing, in rows "
+            f"{_rows(missing)}; remove those rows or fill the column `{loader.text}`"
+        )
+    labels = split[loader.label][:]
+    gone = [i for i, label in enumerate(labels) if label is None or _is_nan(label) or label == ""]
+    if gone:
+        raise DataError(
+            f"{role}: {len(gone)} of {len(labels)} labels are missing, in rows {_rows(gone)}; "
+            f"remove those rows or fill the column `{loader.label}`"
+        )
+    return _frame(texts, _label_strings(split, loader, role, labels, task))
+
+
+def _frame(texts: Sequence[str], labels: Sequence[Any]) -> datasets.Dataset:
+    from datasets import Dataset
+
+    return Dataset.from_dict({"text": list(texts), "label": list(labels)})
+
+
+def _label_strings(
+    split: datasets.Dataset,
+    loader: DatasetLoader,
+    role: str,
+    labels: Sequence[Any],
+    task: str | None,
+) -> list[str]:
+    from datasets import ClassLabel
+
+    feature = split.features[loader.label]
+    if isinstance(feature, ClassLabel):
+        strange = [i for i, label in enumerate(labels) if not 0 <= label < feature.num_classes]
+        if strange:
+            raise DataError(
+                f"{role}: {len(strange)} label ids are outside 0 to {feature.num_classes - 1}, "
+                f"in rows {_rows(strange)}; the data has no label for them"
+            )
+        by_id = [str(i) for i in range(feature.num_classes)] if loader.labels else feature.names
+        return [by_id[label] for label in labels]
+    if isinstance(labels[0], (list, tuple, dict)):
+        raise DataError(
+            f"dataset.label: column `{loader.label}` of {role} holds {_type_name(feature)}; "
+            "expected one string or whole number a text"
+        )
+    strings = [str(label) for label in labels]
+    numbers = _as_numbers(strings)
+    if numbers is None:
+        return strings
+    uneven = [i for i, number in enumerate(numbers) if not number.is_integer()]
+    if uneven and task != "single_label":
+        raise DataError(
+            f"{role}: {len(uneven)} labels in column `{loader.label}` are numbers with a "
+            f"fraction, such as {strings[uneven[0]]} in row {uneven[0] + 1}; expected classes. "
+            "If each number is a class, write `task: single_label`"
+        )
+    return strings if uneven else [str(int(number)) for number in numbers]
+
+
+def _as_numbers(strings: Sequence[str]) -> list[float] | None:
+    """Return decimal numbers, or None where any string is none or all are whole already."""
+    if not any("." in string for string in strings):
+        return None
+    try:
+        return [float(string) for string in strings]
+    except ValueError:
+        return None
+
+
+def _label_names(
+    loader: DatasetLoader, train: datasets.Dataset, class_names: list[str] | None
+) -> dict[str, str]:
+    """Return every value that a label may have, and its name, in id order."""
+    found = set(train["label"])
+    if class_names and not loader.labels:
+        return {name: name for name in class_names}
+    if isinstance(loader.labels, dict):
+        return dict(loader.labels)
+    if isinstance(loader.labels, list):
+        ids = [str(i) for i in range(len(loader.labels))]
+        if found <= set(ids) and not found <= set(loader.labels):
+            return dict(zip(ids, loader.labels, strict=True))
+        return {name: name for name in loader.labels}
+    if all(value.lstrip("-").isdecimal() for value in found):
+        return {value: value for value in sorted(found, key=int)}
+    return {value: value for value in sorted(found)}
+
+
+def _number(split: datasets.Dataset, names: dict[str, str], role: str) -> datasets.Dataset:
+    order = list(dict.fromkeys(names.values()))
+    values = list(names)
+    strange: dict[str, list[int]] = {}
+    ids = []
+    for row, value in enumerate(split["label"]):
+        if value in names:
+            ids.append(order.index(names[value]))
+        else:
+            strange.setdefault(value, []).append(row)
+    if strange:
+        rows = sum(map(len, strange.values()))
+        shown = ", ".join(f"{v!r} (row {r[0] + 1})" for v, r in list(strange.items())[:SHOWN])
+        near = difflib.get_close_matches(next(iter(strange)), values, 1)
+        hint = f" Did you mean `{near[0]}`?" if near else ""
+        source = "dataset.labels names" if role == "train" else "train has"
+        raise DataError(
+            f"{role}: {rows} texts have {len(strange)} labels that are not among those {source}: "
+            f"{shown}.{hint} Known: {', '.join(values[:20])}."
+        )
+    return _frame(split["text"], ids)
+
+
+def _check_labels(
+    splits: dict[str, datasets.Dataset], names: dict[str, str], *, declared: bool, ctx: Context
+) -> None:
+    order = list(dict.fromkeys(names.values()))
+    seen = label_ids(splits["train"])
+    if len(seen) < 2:
+        raise DataError(
+            f"train: every text has the label `{order[seen[0]]}`; at least two labels are needed"
+        )
+    for role, split in splits.items():
+        unseen = sorted(set(label_ids(split)) - set(seen))
+        if unseen:
+            labels = split["label"][:]
+            count = sum(label in unseen for label in labels)
+            message = (
+                f"{role}: {count} texts have labels that no train text has: "
+                f"{', '.join(order[i] for i in unseen[:SHOWN])}; the model cannot learn them"
+            )
+            if not declared:
+                raise DataError(f"{message}. Add train texts for them, or take them out of {role}")
+            ctx.warn(message)
+    absent = [name for i, name in enumerate(order) if i not in seen]
+    if absent:
+        ctx.warn(f"train has no text for {len(absent)} of {len(order)} labels: {', '.join(absent)}")
+
+
+def _sample(
+    split: datasets.Dataset, count: int | None, seed: int, role: str, ctx: Context
+) -> datasets.Dataset:
+    if count is None:
+        return split
+    if count >= split.num_rows:
+        if count > split.num_rows:
+            ctx.warn(f"dataset.sample.{role}: {count} texts asked for, {split.num_rows} are there")
+        return split
+    ctx.say(f"{role}: {count} of {split.num_rows} texts sampled, seed {seed}")
+    # the draw of `datasets`, so that a tutorial's shuffle(seed).select(range(n)) gives the same rows
+    return split.shuffle(seed=seed, keep_in_memory=True).select(range(count)).flatten_indices(
+        keep_in_memory=True
+    )
+
+
+def hold_out(
+    split: datasets.Dataset, share: float, seed: int, of: int | None = None
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Split off a share of the rows, stratified by label.
+
+    Every label keeps at least one row in the rest, and both parts keep their order. Labels get
+    seats by largest remainder, so that the held-out part has as many rows as asked for, as far as
+    that rule allows.
+
+    Args:
+        split: with columns `text` and `label`.
+        share: from 0 to 1.
+        seed: of the draw; the same seed holds out the same rows.
+        of: the number of rows that `share` refers to; those of `split` by default.
+    """
+    import numpy as np
+
+    labels = np.asarray(split["label"])
+    held = np.sort(stratified_indices(labels, round(share * (of or len(labels))), seed))
+    rest = np.setdiff1d(np.arange(len(labels)), held)
+    texts = split["text"][:]
+    parts = [_frame([texts[i] for i in part], labels[part].tolist()) for part in (rest, held)]
+    return parts[0], parts[1]
+
+
+def stratified_indices(
+    labels: np.ndarray[Any, Any], count: int, seed: int
+) -> np.ndarray[Any, Any]:
+    """Draw `count` row numbers, in proportion to the labels, leaving one row of each label behind.
+
+    Args:
+        labels: int64 (n,).
+        count: rows to draw; fewer come back where too few may be drawn.
+        seed: of the draw.
+
+    Returns:
+        int64 row numbers, at most `count`, without repetition.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng([seed, 0x5EED])
+    classes, sizes = np.unique(labels, return_counts=True)
+    quota = sizes * (count / len(labels))
+    seats = np.minimum(np.floor(quota).astype(int), sizes - 1)
+    order = np.argsort(-(quota - np.floor(quota)), kind="stable")
+    while seats.sum() < count and (seats < sizes - 1).any():
+        for i in order:
+            if seats.sum() < count and seats[i] < sizes[i] - 1:
+                seats[i] += 1
+    drawn = [
+        rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, seats, strict=True)
+    ]
+    return np.concatenate(drawn)
+
+
+def fingerprint(split: datasets.Dataset) -> str:
+    """Return the sha256 over the texts and labels of a split, in order."""
+    digest = hashlib.sha256()
+    for text, label in zip(split["text"], split["label"], strict=True):
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(f"{label}:{len(data)}:".encode() + data)
+    return digest.hexdigest()
+
+
+def _warn_of_overlap(splits: dict[str, datasets.Dataset], ctx: Context) -> None:
+    train = set(splits["train"]["text"])
+    for role in ("validation", "test"):
+        if role in splits:
+            both = sum(text in train for text in splits[role]["text"])
+            if both:
+                ctx.warn(
+                    f"{role}: {both} of {splits[role].num_rows} texts stand in train, too; "
+                    "scores on them flatter the model"
+                )
+
+
+def _rows(rows: Sequence[int]) -> str:
+    shown = ", ".join(str(row + 1) for row in rows[:SHOWN])
+    return shown + (", …" if len(rows) > SHOWN else "")
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and value != value
+
+
+def _type_name(feature: Any) -> str:
+    return str(getattr(feature, "dtype", None) or type(feature).__name__)

@@ -1,0 +1,1 @@
+"""The transformers that turn tokens into vectors."""

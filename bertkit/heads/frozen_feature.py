@@ -1,0 +1,145 @@
+"""The encoder stays as it is; a linear layer learns on one vector a text."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from bertkit.errors import ModelError
+from bertkit.heads.base import Head
+from bertkit.heads.fold import check_foldable, fold, pool
+from bertkit.text.encoded import Encoded, Features, Tokens, sorted_batches
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from bertkit.records import Context, Task
+
+FORMAT = 1
+"""Part of the cache key; raised when the meaning of cached features changes."""
+
+
+class FrozenFeature(Head):
+    """A linear layer on features of the fixed encoder, which reads each text only once."""
+
+    type: Literal["frozen-feature"] = "frozen-feature"
+    pooling: Literal["cls", "mean", "pooler"] = Field(
+        "mean",
+        description="The vector of a text: the first token's state (`cls`), the mean over its "
+        "tokens (`mean`), or what the encoder's own pooler makes (`pooler`).",
+    )
+
+    learning_rate: ClassVar[float] = 1e-2
+    epochs: ClassVar[int] = 100
+    reads_features: ClassVar[bool] = True
+
+    def check_encoder(self, encoder: PreTrainedModel) -> None:
+        """Refuse what cannot be saved as a plain transformers model afterwards."""
+        has_pooler = getattr(encoder, "pooler", None) is not None
+        check_foldable(encoder.config.model_type, self.pooling, has_pooler=has_pooler)
+
+    def build(self, encoder: PreTrainedModel, task: Task, ctx: Context) -> nn.Module:
+        """Return a module that reads features, with the fixed encoder beside it."""
+        from bertkit.heads.modules import FeatureClassifier
+
+        return FeatureClassifier(encoder, self.pooling, task.num_labels)
+
+    def encode(self, model: nn.Module, split: Encoded, ctx: Context) -> Encoded:
+        """Return the features of a split, from the cache where they are there."""
+        if not isinstance(split, Tokens):
+            raise ModelError("head: `frozen-feature` reads tokenized texts")
+        encoder: Any = model.encoder
+        key = self._key(encoder, split, ctx)
+        file = ctx.cache_dir / "features" / f"{key}.safetensors" if ctx.cache_dir else None
+        matrix = _from_cache(file, len(split))
+        ctx.note("feature_cache", "miss" if matrix is None else "hit")
+        if matrix is None:
+            matrix = self._compute(encoder, split, ctx)
+            _to_cache(matrix, file, ctx)
+        return Features(matrix, split.labels)
+
+    def _key(self, encoder: PreTrainedModel, split: Tokens, ctx: Context) -> str:
+        digest = hashlib.sha256(f"{FORMAT} {self.pooling} {ctx.precision}".encode())
+        digest.update(encoder.config.to_json_string(use_diff=False).encode())
+        digest.update(weights_hash(encoder).encode())
+        digest.update(split.offsets.tobytes() + split.values.tobytes())
+        return digest.hexdigest()[:32]
+
+    def _compute(self, encoder: PreTrainedModel, split: Tokens, ctx: Context) -> Tensor:
+        import torch
+
+        from bertkit.scoring import autocast
+
+        encoder.to(ctx.device).eval()
+        matrix = torch.empty(len(split), encoder.config.hidden_size)
+        with torch.inference_mode(), ctx.progress.bar("encode", len(split)) as bar:
+            for rows in sorted_batches(split.lengths, ctx.batch_size):
+                batch = {k: v.to(ctx.device) for k, v in split.batch(rows).items() if k != "labels"}
+                with autocast(ctx.device, ctx.precision):
+                    outputs = encoder(**batch)
+                matrix[rows] = pool(outputs, batch["attention_mask"], self.pooling).float().cpu()
+                bar.advance(len(rows))
+        return matrix
+
+    def export(self, model: nn.Module, task: Task) -> PreTrainedModel:
+        """Fold the linear layer into the family's own classification head."""
+        head: Any = model.classifier
+        encoder: Any = model.encoder
+        labels = dict(enumerate(task.labels))
+        return fold(encoder.cpu(), head.weight.cpu(), head.bias.cpu(), self.pooling, labels)
+
+    def native(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """Return the linear layer itself."""
+        head: Any = model.classifier
+        return {"weight": head.weight.detach().cpu(), "bias": head.bias.detach().cpu()}
+
+    def overlay(self, exported: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
+        """Refold with the linear layer of a checkpoint."""
+        from bertkit.heads.fold import refold
+
+        refold(exported, weights["classifier.weight"], weights["classifier.bias"], self.pooling)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return the sha256 over names and values of all weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _from_cache(file: Path | None, rows: int) -> torch.Tensor | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if file is None or not file.is_file():
+        return None
+    try:
+        matrix = load_file(file)["features"]
+    except (SafetensorError, OSError, KeyError):
+        return None
+    return matrix if len(matrix) == rows else None
+
+
+def _to_cache(matrix: torch.Tensor, file: Path | None, ctx: Context) -> None:
+    from safetensors.torch import save_file
+
+    if file is None:
+        return
+    staging = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"features": matrix}, staging)
+        staging.replace(file)
+    except OSError as error:
+        staging.unlink(missing_ok=True)
+        ctx.warn(f"features are not cached: {file.parent}: {error.strerror or error}")

@@ -1,0 +1,210 @@
+"""The frozen records that pass from stage to stage.
+
+`RunSpec -> Splits -> Encoded -> model -> Fitted -> Scores -> RunResult`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertkit.errors import ArtifactError
+from bertkit.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    import datasets
+    import numpy as np
+    import torch
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted. Decided once, from the labels; every stage asks it.
+
+    `labels` are the names in id order: `labels[i]` is the name of label id `i`.
+    """
+
+    kind: str
+    labels: tuple[str, ...]
+
+    @property
+    def num_labels(self) -> int:
+        """Number of logits, one a label."""
+        return len(self.labels)
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy summed over the batch, a float32 scalar.
+
+        Args:
+            logits: any float dtype, shape (B, num_labels). Raw scores: no softmax before this.
+            labels: int64, shape (B,).
+        """
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits.float(), labels, reduction="sum")
+
+    def scores(self, logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return probabilities, float64 (n, num_labels), rows summing to 1."""
+        import numpy as np
+
+        exp = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+        result: np.ndarray[Any, Any] = exp / exp.sum(axis=1, keepdims=True)
+        return result
+
+    def decide(self, scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return the predicted label ids, int64 (n,)."""
+        result: np.ndarray[Any, Any] = scores.argmax(axis=1)
+        return result
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The labelled texts: columns `text` (string) and `label` (int64 label id)."""
+
+    task: Task
+    train: datasets.Dataset
+    validation: datasets.Dataset | None
+    test: datasets.Dataset | None
+    fingerprints: Mapping[str, str]
+    """sha256 over texts and labels, per split."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What the user's own data called them: `{"text": "review", "label": "stars"}`."""
+
+    def items(self) -> list[tuple[str, datasets.Dataset]]:
+        """The splits that exist, in the order train, validation, test."""
+        pairs = ((name, getattr(self, name)) for name in SPLITS)
+        return [(name, split) for name, split in pairs if split is not None]
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """Count the texts of each label in each split."""
+        import numpy as np
+
+        counts = {}
+        for name, split in self.items():
+            bins = np.bincount(np.asarray(split["label"]), minlength=self.task.num_labels)
+            counts[name] = dict(zip(self.task.labels, map(int, bins), strict=True))
+        return counts
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a component may use while it works: settings of the run, and a voice."""
+
+    seed: int = 42
+    offline: bool = False
+    device: str = "cpu"
+    """A torch device name."""
+    workers: int = 1
+    """Processes that tokenize."""
+    cache_dir: Path | None = None
+    """Where what is expensive to compute may be kept; None: nowhere."""
+    splits: Splits | None = None
+    """The loaded data; there for encoders, heads and trainers, not for dataset loaders."""
+    say: Callable[[str], None] = lambda message: None
+    """Write one line to the log."""
+    warn: Callable[[str], None] = lambda message: None
+    """Write a warning to the log and to `RunResult.warnings`."""
+    note: Callable[[str, Any], None] = lambda key, value: None
+    """Keep a fact for `RunResult.provenance`, such as `encoder_revision`."""
+    progress: Progress = field(default_factory=Silent)
+
+    def with_(self, **changes: Any) -> Context:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a trainer did. The model it was given holds the final weights."""
+
+    steps: int
+    """Optimizer steps taken, those before a resume included."""
+    epochs: float
+    history: tuple[Mapping[str, Any], ...]
+    """One mapping per logged step or evaluation, with `step`, `epoch` and its numbers."""
+    train_loss: float
+    """Mean loss over all training samples seen."""
+    precision: str = "fp32"
+    best: Mapping[str, Any] | None = None
+    """`{"metric", "value", "step"}` of the loaded best model; None where the last one was kept."""
+    stopped_early: bool = False
+    resumed_from: int | None = None
+    padding: float = 0.0
+    """Share of the trained tokens that was padding."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The metrics of one split, and the tables behind them."""
+
+    metrics: Mapping[str, float]
+    report: Mapping[str, Any] = field(default_factory=dict)
+    """Confusion matrix and per-class scores."""
+    seconds: float = 0.0
+    texts: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as observers see it."""
+
+    spec: Any
+    run_dir: Path
+    resumed: bool = False
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run produced; `result.json` in the run directory holds the same.
+
+    Example:
+        >>> RunResult.read("runs/reviews").metrics["test"]["accuracy"]  # doctest: +SKIP
+        0.8945
+    """
+
+    metrics: Mapping[str, Mapping[str, float | None]]
+    """Per split and metric, and `loss`. None where a metric is not defined on that data."""
+    run_dir: str
+    model_dir: str
+    history: tuple[Mapping[str, Any], ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds per stage: load, tokenize, build, train, evaluate, save, total."""
+    warnings: tuple[str, ...] = ()
+    reports: Mapping[str, Any] = field(default_factory=dict)
+    """Per split: confusion matrix (rows are true labels) and per-class scores."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Texts per split and label, what was cut or dropped, cache hits."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Steps, epochs, best model, parameters, precision, device, speed, peak memory."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Versions, plugins, data fingerprints, encoder revision, seed: what a replay needs."""
+    task: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the result as JSON text."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def read(cls, run_dir: str | Path) -> RunResult:
+        """Read `result.json` of a finished run.
+
+        Raises:
+            ArtifactError: there is none, or it is not one.
+        """
+        path = Path(run_dir, "result.json")
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            result = cls(**data)
+        except FileNotFoundError:
+            raise ArtifactError(
+                f"{run_dir}: no result.json, so no finished run; "
+                "give the folder that `bertkit run` wrote"
+            ) from None
+        except (OSError, ValueError, TypeError) as error:
+            raise ArtifactError(f"{path}: not a result of bertkit ({error})") from None
+        return replace(result, history=tuple(result.history), warnings=tuple(result.warnings))

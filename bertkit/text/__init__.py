@@ -1,0 +1,1 @@
+"""Long-text policies, tokenizing, batches."""

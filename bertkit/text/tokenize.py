@@ -1,0 +1,276 @@
+"""Texts to token ids: the long-text policy applied, counted and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bertkit.errors import DataError, ModelError, SpecError
+from bertkit.records import Context, Splits
+from bertkit.text.encoded import LengthReport, Tokens
+from bertkit.text.long_text import LongText
+
+if TYPE_CHECKING:
+    import datasets
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CHUNK = 1000
+"""Texts that go to the tokenizer at a time."""
+FORMAT = 1
+"""Part of the cache key; raised when the meaning of cached tokens changes."""
+
+
+def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the number of tokens that the encoder can read, special tokens included."""
+    config = model.config
+    positions = int(getattr(config, "max_position_embeddings", 512))
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer"):
+        positions -= int(config.pad_token_id) + 1  # their positions start after the padding id
+    return min(positions, int(tokenizer.model_max_length))
+
+
+def fit_policy(
+    policy: LongText, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> LongText:
+    """Return the policy with a `max_length` that the encoder can read.
+
+    Raises:
+        SpecError: the spec asks for more than that.
+    """
+    limit = longest_input(model, tokenizer)
+    if policy.max_length is not None and policy.max_length > limit:
+        raise SpecError(
+            f"long_text.max_length: {policy.max_length}, but the encoder reads {limit} tokens at "
+            f"most; write {limit} or less"
+        )
+    fitted = policy.model_copy(update={"max_length": policy.max_length or min(limit, 512)})
+    assert fitted.max_length is not None
+    if fitted.head is not None and fitted.head >= fitted.max_length:
+        raise SpecError(
+            f"long_text.head: {fitted.head} must be below max_length, here {fitted.max_length}"
+        )
+    return fitted
+
+
+class TextEncoder:
+    """A tokenizer and a long-text policy: texts in, token ids out.
+
+    Args:
+        tokenizer: a fast one.
+        policy: with `max_length` set.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, policy: LongText) -> None:
+        from tokenizers import Tokenizer
+
+        # a copy: the caller's tokenizer keeps its own truncation and padding
+        self.backend: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.policy = policy
+        self.pad_id = int(tokenizer.pad_token_id)
+        whole = self.backend.encode("a").ids
+        body = self.backend.encode("a", add_special_tokens=False).ids
+        starts = [i for i in range(len(whole)) if whole[i : i + len(body)] == body]
+        if not body or not starts:
+            raise ModelError("the tokenizer adds special tokens in a way that bertkit cannot undo")
+        self.prefix = starts[0]
+        self.suffix = len(whole) - starts[0] - len(body)
+        assert policy.max_length is not None
+        self.max_length = policy.max_length
+        if self.max_length <= self.prefix + self.suffix:
+            raise SpecError(
+                f"long_text.max_length: {self.max_length} leaves no room beside "
+                f"{self.prefix + self.suffix} special tokens"
+            )
+
+    def key(self) -> str:
+        """Return a hash of all that the token ids depend on beside the texts."""
+        policy = json.dumps(self.policy.model_dump(), sort_keys=True)
+        return hashlib.sha256(f"{FORMAT}{policy}{self.backend.to_str()}".encode()).hexdigest()
+
+    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
+        """Return the token ids that are kept of each text, and its number of tokens before."""
+        encodings = self.backend.encode_batch_fast(list(texts))
+        kept, before = [], []
+        room = self.max_length - self.prefix - self.suffix
+        for encoding in encodings:
+            ids = encoding.ids
+            before.append(len(ids))
+            if len(ids) > self.max_length:
+                end = len(ids) - self.suffix
+                body = self.policy.cut(ids[self.prefix : end], room)
+                ids = [*ids[: self.prefix], *body, *ids[end:]]
+            kept.append(ids)
+        return kept, before
+
+
+def tokenize(split: datasets.Dataset, name: str, encoder: TextEncoder, ctx: Context) -> Tokens:
+    """Tokenize one split, or take it from the cache.
+
+    Args:
+        split: with columns `text` and `label`.
+        name: of the split, for messages.
+        encoder: tokenizer and policy.
+        ctx: cache, workers, progress. The cache's answer is noted as `token_cache`.
+
+    Raises:
+        DataError: a text is too long under `keep: error`, or all are under `drop`.
+    """
+    digest = hashlib.sha256(encoder.key().encode())
+    for text in split["text"]:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    folder = ctx.cache_dir / "tokens" / digest.hexdigest()[:32] if ctx.cache_dir else None
+    table = _from_cache(folder)
+    ctx.note("token_cache", {name: "miss" if table is None else "hit"})
+    if table is None:
+        table = _compute(split, name, encoder, ctx)
+        table = _to_cache(table, folder, ctx)
+    return _apply_policy(table, split, name, encoder)
+
+
+def _from_cache(folder: Path | None) -> datasets.Dataset | None:
+    from datasets import load_from_disk
+
+    if folder is None or not folder.is_dir():
+        return None
+    try:
+        return load_from_disk(str(folder))
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, it can be computed again
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+
+def _to_cache(table: datasets.Dataset, folder: Path | None, ctx: Context) -> datasets.Dataset:
+    if folder is None:
+        return table
+    staging = folder.with_name(f"{folder.name}.{os.getpid()}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        table.save_to_disk(str(staging))
+        staging.rename(folder)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        if not folder.is_dir():
+            ctx.warn(f"tokenized texts are not cached: {folder.parent}: {error.strerror or error}")
+    return _from_cache(folder) or table
+
+
+def _compute(
+    split: datasets.Dataset, name: str, encoder: TextEncoder, ctx: Context
+) -> datasets.Dataset:
+    import pyarrow as pa
+    from datasets import Dataset, disable_progress_bars, enable_progress_bars
+    from datasets.utils import are_progress_bars_disabled
+
+    schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("before", pa.int32())])
+    if ctx.workers > 1 and split.num_rows > ctx.workers:
+        silent = are_progress_bars_disabled()
+        if type(ctx.progress).__name__ != "Silent":
+            enable_progress_bars()
+        try:
+            state = (encoder.backend.to_str(), encoder.policy, encoder.prefix, encoder.suffix)
+            return split.map(
+                partial(_work, state),
+                batched=True,
+                batch_size=CHUNK,
+                num_proc=min(ctx.workers, split.num_rows),
+                remove_columns=split.column_names,
+                desc=f"tokenize {name}",
+                load_from_cache_file=False,
+            ).with_format(None)
+        finally:
+            if silent:
+                disable_progress_bars()
+    chunks = []
+    with ctx.progress.bar(f"tokenize {name}", split.num_rows) as bar:
+        for start in range(0, split.num_rows, CHUNK):
+            texts = split[start : start + CHUNK]["text"]
+            ids, before = encoder.encode(texts)
+            chunks.append(pa.table({"input_ids": ids, "before": before}, schema=schema))
+            bar.advance(len(texts))
+    return Dataset(pa.concat_tables(chunks))
+
+
+def _work(state: tuple[str, LongText, int, int], rows: dict[str, Any]) -> dict[str, Any]:
+    """Tokenize in a worker process, which needs no torch and no transformers."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    from tokenizers import Tokenizer
+
+    encoder = TextEncoder.__new__(TextEncoder)
+    encoder.backend = Tokenizer.from_str(state[0])
+    encoder.policy, encoder.prefix, encoder.suffix = state[1:]
+    assert encoder.policy.max_length is not None
+    encoder.max_length = encoder.policy.max_length
+    ids, before = encoder.encode(rows["text"])
+    return {"input_ids": ids, "before": before}
+
+
+def _apply_policy(
+    table: datasets.Dataset, split: datasets.Dataset, name: str, encoder: TextEncoder
+) -> Tokens:
+    arrow = table.data.table.combine_chunks()
+    column = arrow.column("input_ids").combine_chunks()
+    column = column.chunk(0) if hasattr(column, "chunk") else column
+    values, offsets = np.asarray(column.values), np.asarray(column.offsets)
+    before = arrow.column("before").to_numpy()
+    labels = np.asarray(split["label"], dtype=np.int64)
+    policy, limit = encoder.policy, encoder.max_length
+    long = np.flatnonzero(before > limit)
+    if len(long) and policy.keep == "error":
+        raise DataError(
+            f"{name}: {len(long)} of {len(before)} texts are longer than {limit} tokens, in rows "
+            f"{', '.join(str(i + 1) for i in long[:3])}; raise long_text.max_length, or choose "
+            "what to keep with long_text.keep"
+        )
+    if len(long) and policy.keep == "drop":
+        keep = np.flatnonzero(before <= limit)
+        if not len(keep):
+            raise DataError(
+                f"{name}: all {len(before)} texts are longer than {limit} tokens and dropped; "
+                "raise long_text.max_length, or choose another long_text.keep"
+            )
+        pieces = [values[offsets[i] : offsets[i + 1]] for i in keep]
+        values = np.concatenate(pieces)
+        offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])
+        labels = labels[keep]
+    cut = len(long) if policy.keep not in ("drop", "error") else 0
+    report = LengthReport(
+        texts=len(labels),
+        tokens=int(offsets[-1] - offsets[0]),
+        longest=int(before.max()),
+        cut_texts=cut,
+        cut_tokens=int((before[long] - limit).sum()) if cut else 0,
+        dropped_texts=len(before) - len(labels),
+    )
+    return Tokens(values, offsets, labels, encoder.pad_id, report)
+
+
+def tokenize_splits(splits: Splits, encoder: TextEncoder, ctx: Context) -> dict[str, Tokens]:
+    """Tokenize every split; what was cut or dropped becomes a warning."""
+    result = {}
+    for name, split in splits.items():
+        tokens = result[name] = tokenize(split, name, encoder, ctx)
+        report = tokens.report
+        if report.cut_texts:
+            ctx.warn(
+                f"{name}: {report.cut_texts} of {report.texts} texts cut to "
+                f"{encoder.max_length} tokens ({encoder.policy.keep} kept), "
+                f"{report.cut_tokens} tokens left out; the longest has {report.longest}"
+            )
+        if report.dropped_texts:
+            ctx.warn(
+                f"{name}: {report.dropped_texts} texts longer than {encoder.max_length} tokens "
+                f"dropped, {report.texts} left"
+            )
+    return result

@@ -1,0 +1,184 @@
+"""What a trainer is, and the options that all trainers share. The part that a plugin author reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from bertkit.component import Component, Options
+from bertkit.records import Context, Fitted
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bertkit.checkpoints import CheckpointStore
+    from bertkit.heads.base import Head
+    from bertkit.metrics.base import Metric
+    from bertkit.records import Task
+    from bertkit.text.encoded import Encoded
+
+
+class Every(Options):
+    """A rhythm: every so many optimizer steps, or every so many epochs."""
+
+    steps: int | None = Field(None, ge=1, description="Optimizer steps between two times.")
+    epochs: int | None = Field(None, ge=1, description="Epochs between two times.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Every:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give one of `steps` and `epochs`, as in {epochs: 1} or {steps: 30}")
+        return self
+
+    def due(self, step: int, steps_per_epoch: int) -> bool:
+        """Say whether the time has come after optimizer step `step`, counted from 1."""
+        return step % (self.steps or (self.epochs or 1) * steps_per_epoch) == 0
+
+
+class EarlyStopping(Options):
+    """Stop when validation no longer gets better."""
+
+    patience: int = Field(3, ge=1, description="Evaluations without a better value to wait for.")
+    min_delta: float = Field(0.0, ge=0, description="Smallest change that counts as better.")
+
+
+def _patience(value: Any) -> Any:
+    return (
+        {"patience": value} if isinstance(value, int) and not isinstance(value, bool) else value
+    )
+
+
+class Trainer(Component):
+    """How the weights are fitted.
+
+    Every option here means the same under every trainer: the same spec under `hf` and under
+    `loop` follows the same loss trajectory. `trainers/training.py` has the parts to build on.
+    """
+
+    kind: ClassVar[str] = "trainer"
+
+    epochs: int | None = Field(
+        None, ge=1, description="Passes over the train split; 3 for `linear`, more for frozen heads."
+    )
+    max_steps: int | None = Field(
+        None, ge=1, description="Optimizer steps in all, in place of `epochs`."
+    )
+    batch_size: int = Field(16, ge=1, description="Texts per forward pass.")
+    eval_batch_size: int = Field(
+        32, ge=1, description="Texts per forward pass in evaluation and feature extraction."
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate; 5e-5 for `linear`, higher for frozen heads."
+    )
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "linear", description="Course of the learning rate after warm-up."
+    )
+    warmup: float | None = Field(
+        None,
+        ge=0,
+        description="Optimizer steps of warm-up, or their share of all steps where below 1. "
+        "0.1 by default; `constant` has none.",
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, description="Weight decay; biases and normalisation weights are left out."
+    )
+    optimizer: Literal["adamw", "adam", "sgd"] = Field(
+        "adamw", description="Optimizer; `sgd` has momentum 0.9."
+    )
+    accumulation: int = Field(
+        1, ge=1, description="Forward passes per optimizer step; their gradients are averaged."
+    )
+    clip: float | None = Field(1.0, gt=0, description="Largest gradient norm; null: no clipping.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="Arithmetic of the forward pass; weights stay fp32. `auto` takes bf16 where "
+        "this machine computes it fast, else fp32; features of a frozen encoder are fp32 under it.",
+    )
+    drop_last: bool = Field(
+        False, description="Leave out the last batch of an epoch when it is not full."
+    )
+    log_steps: int = Field(10, ge=1, description="Optimizer steps between two logged losses.")
+    evaluate: Every | None = Field(
+        Every(epochs=1),
+        description="When to score the validation split; also after the last step. null: never.",
+    )
+    save: Every | None = Field(
+        Every(epochs=1), description="When to write a checkpoint; null: only for the best model."
+    )
+    keep: int = Field(
+        1, ge=1, description="Newest checkpoints to keep; the best one stays in any case."
+    )
+    best: str | None = Field(
+        "auto",
+        description="Metric on validation that decides which weights are kept at the end, or "
+        "`loss`. `auto`: the first of `metrics`; null: the last weights.",
+    )
+    early_stopping: Annotated[EarlyStopping | None, BeforeValidator(_patience)] = Field(
+        None, description="Stop when `best` no longer improves; a number is short for its patience."
+    )
+    baseline: bool = Field(False, description="Score the validation split before training, too.")
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> Trainer:
+        if self.schedule == "constant" and self.warmup:
+            raise ValueError(
+                "`schedule: constant` has no warm-up; "
+                "write `schedule: constant_with_warmup`, or take `warmup` out"
+            )
+        if self.early_stopping and (self.best is None or self.evaluate is None):
+            raise ValueError("`early_stopping` needs `evaluate` and `best`; neither can be null")
+        if self.max_steps is not None and self.epochs is not None:
+            raise ValueError("give one of `epochs` and `max_steps`")
+        return self
+
+    @property
+    def warmup_or_default(self) -> float:
+        """Steps of warm-up, or their share of all steps where below 1."""
+        if self.warmup is not None:
+            return self.warmup
+        return 0.0 if self.schedule == "constant" else 0.1
+
+    def completed(self, head: Head) -> Trainer:
+        """Return a copy with the head's defaults in place of what the user left open."""
+        changes: dict[str, Any] = {"warmup": self.warmup_or_default}
+        if self.epochs is None and self.max_steps is None:
+            changes["epochs"] = head.epochs
+        if self.learning_rate is None:
+            changes["learning_rate"] = head.learning_rate
+        return self.model_copy(update=changes)
+
+    def fit(
+        self,
+        model: nn.Module,
+        train: Encoded,
+        validation: Encoded | None,
+        ctx: TrainingContext,
+    ) -> Fitted:
+        """Fit the parameters of `model` that require gradients, in place.
+
+        Args:
+            model: maps `train.batch(indices)` to an object with `logits`.
+            train: what to train on.
+            validation: what to score and choose on; None where there is none.
+            ctx: task, metrics, checkpoint store, precision, device, progress.
+
+        Raises:
+            TrainError: training cannot go on (loss not finite, memory); with the cause.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement fit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingContext(Context):
+    """What a trainer gets beside the model and the data."""
+
+    task: Task
+    store: CheckpointStore
+    metrics: tuple[Metric, ...] = ()
+    precision: str = "fp32"
+    """fp32, bf16 or fp16, `auto` resolved."""
+    best: tuple[str, bool] | None = None
+    """Metric key that decides on the best model, and whether greater is better."""
+    resume: bool = False
