@@ -101,6 +101,10 @@ class Context:
     """A torch device name."""
     workers: int = 1
     """Processes that tokenize."""
+    precision: str = "fp32"
+    """Arithmetic of forward passes: fp32, bf16 or fp16; `auto` is resolved."""
+    eval_batch_size: int = 32
+    """Texts per forward pass where nothing is trained."""
     cache_dir: Path | None = None
     """Where what is expensive to compute may be kept; None: nowhere."""
     splits: Splits | None = None

@@ -81,7 +81,7 @@ class FrozenFeature(Head):
         encoder.to(ctx.device).eval()
         matrix = torch.empty(len(split), encoder.config.hidden_size)
         with torch.inference_mode(), ctx.progress.bar("encode", len(split)) as bar:
-            for rows in sorted_batches(split.lengths, ctx.batch_size):
+            for rows in sorted_batches(split.lengths, ctx.eval_batch_size):
                 batch = {k: v.to(ctx.device) for k, v in split.batch(rows).items() if k != "labels"}
                 with autocast(ctx.device, ctx.precision):
                     outputs = encoder(**batch)

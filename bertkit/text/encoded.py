@@ -68,6 +68,12 @@ class Tokens(Encoded):
         self.lengths = np.diff(offsets).astype(np.int64)
         self.report = report
 
+    def head(self, count: int) -> Tokens:
+        """Return the first rows only."""
+        return Tokens(
+            self.values, self.offsets[: count + 1], self.labels[:count], self.pad_id, self.report
+        )
+
     def batch(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         """Return `input_ids` and `attention_mask`, int64 (B, longest), and `labels`."""
         import torch

@@ -177,8 +177,6 @@ class TrainingContext(Context):
     task: Task
     store: CheckpointStore
     metrics: tuple[Metric, ...] = ()
-    precision: str = "fp32"
-    """fp32, bf16 or fp16, `auto` resolved."""
     best: tuple[str, bool] | None = None
     """Metric key that decides on the best model, and whether greater is better."""
     resume: bool = False
