@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from bertkit.artifact import load as load
     from bertkit.datasets.base import DatasetLoader as DatasetLoader
     from bertkit.encoders.base import Encoder as Encoder
+    from bertkit.engine import run as run
     from bertkit.errors import AmbiguousComponentError as AmbiguousComponentError
     from bertkit.errors import ArtifactError as ArtifactError
     from bertkit.errors import BertkitError as BertkitError
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
     from bertkit.records import Context as Context
     from bertkit.records import RunResult as RunResult
     from bertkit.records import Task as Task
-    from bertkit.engine import run as run
     from bertkit.spec import RunSpec as RunSpec
     from bertkit.trainers.base import Trainer as Trainer
     from bertkit.trainers.base import TrainingContext as TrainingContext

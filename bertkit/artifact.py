@@ -207,12 +207,10 @@ def load(folder: str | Path, *, device: str = "auto", step: int | None = None) -
 
 
 def _labels_of(model: PreTrainedModel) -> list[str]:
-    return [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    return list(map(str, (model.config.id2label or {}).values()))
 
 
-def _overlay(
-    model: PreTrainedModel, settings: Mapping[str, Any], run_dir: Path, step: int
-) -> None:
+def _overlay(model: PreTrainedModel, settings: Mapping[str, Any], run_dir: Path, step: int) -> None:
     from bertkit.heads.base import Head
     from bertkit.registry import registry
 
@@ -290,12 +288,21 @@ class Classifier:
 
         source, first = iter(texts), 1
         while chunk := list(islice(source, STREAM_CHUNK)):
-            logits = self._logits(self._tokens(chunk, first, keep), batch_size)
+            logits = self.logits_of(
+                self.tokens(chunk, first=first, keep=keep), batch_size=batch_size
+            )
             for row in self.task.scores(logits):
                 yield self._prediction(row)
             first += len(chunk)
 
-    def _tokens(self, texts: Sequence[Any], first: int, keep: Keep | None) -> Tokens:
+    def tokens(self, texts: Sequence[Any], *, first: int = 1, keep: Keep | None = None) -> Tokens:
+        """Tokenize texts as in training.
+
+        Args:
+            texts: strings that are not empty.
+            first: number of the first text in messages.
+            keep: what to keep of long texts, in place of `long_text.keep`.
+        """
         import numpy as np
 
         from bertkit.text.encoded import LengthReport, Tokens
@@ -322,15 +329,12 @@ class Classifier:
         labels = np.zeros(len(ids), dtype=np.int64)
         return Tokens(values, offsets, labels, encoder.pad_id, report)
 
-    def _logits(self, tokens: Tokens, batch_size: int) -> np.ndarray[Any, Any]:
+    def logits_of(self, tokens: Tokens, *, batch_size: int = 32) -> np.ndarray[Any, Any]:
+        """Return the raw scores of tokenized texts, float32 (n, num_labels)."""
         from bertkit.scoring import predict_logits
 
         device = str(self.model.device)
         return predict_logits(self.model, tokens, batch_size=batch_size, device=device).numpy()
-
-    def logits(self, texts: Sequence[str], *, batch_size: int = 32) -> np.ndarray[Any, Any]:
-        """Return the raw scores of texts, float32 (n, num_labels)."""
-        return self._logits(self._tokens(texts, 1, None), batch_size)
 
     def _prediction(self, scores: np.ndarray[Any, Any]) -> Prediction:
         best = int(self.task.decide(scores[None])[0])

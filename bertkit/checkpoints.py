@@ -178,7 +178,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: that checkpoint belongs to another spec, data or version.
         """
-        passed_over = []
+        passed_over: list[str] = []
         for step in reversed(self.steps()):
             reason = self.verify(step)
             if reason is None:
@@ -246,7 +246,7 @@ def random_state() -> dict[str, Any]:
     import numpy as np
     import torch
 
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]  # noqa: NPY002
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
     version, words, gauss_next = random.getstate()
     state: dict[str, Any] = {
         "python": [version, list(words), gauss_next],
@@ -270,7 +270,7 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     version, words, gauss_next = state["python"]
     random.setstate((version, tuple(words), gauss_next))
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(tensor(state["torch"]))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([tensor(one) for one in state["cuda"]])

@@ -162,7 +162,7 @@ def seed_everything(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from the global state
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
@@ -204,7 +204,7 @@ def network(offline: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence progress bars and advice of the libraries: bertkit says what matters itself."""
+    """Silence bars, advice and usage counts of the libraries: bertkit says what matters itself."""
     import datasets
     import transformers
 
@@ -212,6 +212,8 @@ def quiet_libraries() -> Iterator[None]:
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     datasets_bars = datasets.are_progress_bars_disabled()
     datasets_level = datasets.logging.get_verbosity()
+    counts = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would call a host of its own
     log.set_verbosity_error()
     log.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -219,6 +221,7 @@ def quiet_libraries() -> Iterator[None]:
     try:
         yield
     finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
         log.set_verbosity(level)
         datasets.logging.set_verbosity(datasets_level)
         if bars:

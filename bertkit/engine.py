@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from bertkit import __version__, compute
+from bertkit import __version__, compute, yaml12
 from bertkit.checkpoints import CheckpointStore, random_state, restore_random_state, write_durably
 from bertkit.component import Component
 from bertkit.errors import ArtifactError, BertkitError, CheckpointError, SpecError
@@ -129,6 +129,12 @@ def complete(spec: RunSpec) -> RunSpec:
         done = done.model_copy(update={"output": str(folder)})
     for component in components(done).values():
         component.check()
+    size = len(done.to_yaml().encode())
+    if size > yaml12.MAX_BYTES:
+        raise SpecError(
+            f"the spec has {size:,} bytes, more than the {yaml12.MAX_BYTES:,} that spec.yaml may "
+            "have; keep the texts in a file (`type: files`) or give a frame from Python"
+        )
     return done
 
 
@@ -146,9 +152,7 @@ def _load(spec: RunSpec, ctx: Context) -> Splits:
     splits = load_splits(spec.dataset, ctx, spec.task)
     for metric in spec.metrics:
         if splits.task.kind not in metric.tasks:
-            raise SpecError(
-                f"metrics: `{metric.type}` is not defined for {splits.task.kind} tasks"
-            )
+            raise SpecError(f"metrics: `{metric.type}` is not defined for {splits.task.kind} tasks")
         metric.make(splits.task)  # refuses label names that do not exist, before training
     counts = splits.summary()
     for name, labels in counts.items():
@@ -350,6 +354,7 @@ class _Session:
                 "head": head,
                 "metrics": [metric.model_dump(mode="json") for metric in spec.metrics],
                 "columns": dict(splits.columns),
+                "label_values": dict(splits.label_values),
                 "plugins": {
                     place: origin.distribution
                     for place, part in parts.items()

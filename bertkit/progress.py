@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -17,14 +17,8 @@ class Bar(Protocol):
 class Progress(Protocol):
     """Where work under way is shown."""
 
-    def bar(self, title: str, total: int, done: int = 0) -> _BarContext:
+    def bar(self, title: str, total: int, done: int = 0) -> AbstractContextManager[Bar]:
         """Show a bar for `total` units, of which `done` are done already."""
-
-
-class _BarContext(Protocol):
-    def __enter__(self) -> Bar: ...
-
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class _NoBar:

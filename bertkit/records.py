@@ -74,6 +74,8 @@ class Splits:
     """sha256 over texts and labels, per split."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """What the user's own data called them: `{"text": "review", "label": "stars"}`."""
+    label_values: Mapping[str, str] = field(default_factory=dict)
+    """What stood in the label column, and the name it got: `{"0": "bad", "1": "good"}`."""
 
     def items(self) -> list[tuple[str, datasets.Dataset]]:
         """The splits that exist, in the order train, validation, test."""

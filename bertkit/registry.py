@@ -67,7 +67,8 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.origin.plugin} ({self.origin.distribution} {self.origin.version}): {self.reason}"
+        origin = self.origin
+        return f"{origin.plugin} ({origin.distribution} {origin.version}): {self.reason}"
 
 
 def base_class(kind: str) -> type[Component]:
@@ -211,7 +212,9 @@ class Registry:
         known = sorted({r.name for r in self.all(kind)})
         message = f"no {kind} is called `{name}`.{suggest(name, known)} Known: {', '.join(known)}."
         if self.problems:
-            message += " Plugins that could not be used: " + "; ".join(map(str, self.problems)) + "."
+            message += (
+                " Plugins that could not be used: " + "; ".join(map(str, self.problems)) + "."
+            )
         if not self.plugins:
             message += " Plugins are switched off (--no-plugins)."
         raise UnknownComponentError(message)
@@ -223,6 +226,18 @@ class Registry:
     def everything(self) -> list[Registration]:
         """Return every registration of every kind, and fill `problems`."""
         return [registration for kind in KINDS for registration in self.all(kind)]
+
+    def clashes(self) -> list[str]:
+        """Return a line for each name that two distributions provide."""
+        seen: dict[tuple[str, str], list[Origin]] = {}
+        for r in self.everything():
+            seen.setdefault((r.kind, r.name), []).append(r.origin)
+        return [
+            f"{kind} `{name}` is provided by {' and by '.join(o.distribution for o in origins)}; "
+            "a spec that names it is refused"
+            for (kind, name), origins in seen.items()
+            if len(origins) > 1
+        ]
 
     def origin(self, component: Component) -> Origin:
         """Return where the class of a component comes from."""
@@ -236,7 +251,7 @@ class Registry:
         return Origin(module, module.partition(".")[0], "not registered")
 
     def observe(self, hook: str, on_error: Callable[[str], None], **event: Any) -> None:
-        """Call an observer hook on every plugin; what one raises goes to `on_error` and no further."""
+        """Call an observer hook on every plugin; what one raises goes to `on_error` only."""
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
                 implementation.function(**{name: event[name] for name in implementation.argnames})
@@ -282,6 +297,3 @@ def use(new: Registry | None) -> None:
     """Replace the registry of this process: for `--no-plugins`, and for tests."""
     global _current
     _current = new
-
-
-

@@ -54,9 +54,7 @@ class Slot:
         """Return the class that a mapping asks for."""
         name = mapping.get("type", self.default)
         if not isinstance(name, str):
-            raise UnknownComponentError(
-                f"`type` must be the name of a {self.kind}, found {name!r}"
-            )
+            raise UnknownComponentError(f"`type` must be the name of a {self.kind}, found {name!r}")
         return registry().find(self.kind, name)
 
     def _validate(self, value: Any, info: core_schema.ValidationInfo) -> Component:
@@ -168,15 +166,15 @@ class RunSpec(Options):
         LongText(), description="What happens to texts longer than the encoder reads."
     )
     head: Annotated[Head, Slot("head", "linear")] = Field(
-        default_factory=lambda: {"type": "linear"},  # type: ignore[arg-type,return-value]
+        default={"type": "linear"},  # type: ignore[assignment]
         description="What stands on the encoder and says the label.",
     )
     trainer: Annotated[Trainer, Slot("trainer", "loop")] = Field(
-        default_factory=lambda: {"type": "loop"},  # type: ignore[arg-type,return-value]
+        default={"type": "loop"},  # type: ignore[assignment]
         description="How the weights are fitted.",
     )
     metrics: tuple[Annotated[Metric, Slot("metric", None)], ...] = Field(
-        default_factory=lambda: ("accuracy", "f1"),  # type: ignore[arg-type,return-value]
+        default=("accuracy", "f1"),  # type: ignore[arg-type]
         min_length=1,
         description="Scores to compute; the first one decides on the best model by default.",
     )
@@ -268,9 +266,6 @@ class RunSpec(Options):
 def schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a spec, with the fields of installed plugins."""
     result = RunSpec.model_json_schema(schema_generator=_Inline)
-    for name in ("head", "trainer", "metrics"):
-        default = RunSpec.model_fields[name].get_default(call_default_factory=True)
-        result["properties"][name]["default"] = default if name != "metrics" else [*default]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **result}
 
 
@@ -285,7 +280,7 @@ def _override(data: dict[str, Any], text: str) -> dict[str, Any]:
         return {**data, keys[0]: parsed}
     start = data.get(keys[0])
     if start is None and keys[0] == "metrics":
-        start = RunSpec.model_fields["metrics"].get_default(call_default_factory=True)
+        start = RunSpec.model_fields["metrics"].default
     if slot and not isinstance(start, (list, tuple)):
         start = slot.expand(start)
     if isinstance(start, Component):
@@ -334,7 +329,7 @@ def _options_at(location: tuple[Any, ...], data: Any) -> type[Options] | None:
         if isinstance(key, int):
             if slot is None:
                 return None
-            cls = slot.find(slot.expand(data))  # type: ignore[assignment]
+            cls = slot.find(slot.expand(data))
             continue
         field = cls.model_fields.get(key) if cls else None
         if field is None:
@@ -342,14 +337,12 @@ def _options_at(location: tuple[Any, ...], data: Any) -> type[Options] | None:
         slot = _slot(field)
         if slot and not isinstance(data, (list, tuple)):
             data = slot.expand(data)
-            cls = slot.find(data)  # type: ignore[assignment]
+            cls = slot.find(data)
         elif not slot:
             candidates = (field.annotation, *get_args(field.annotation))
             nested = [c for c in candidates if isinstance(c, type) and issubclass(c, Options)]
             cls = nested[0] if nested else None
     return cls
-
-
 
 
 def explain(error: ValidationError, data: Any, where: str) -> SpecError:

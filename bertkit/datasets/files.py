@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +11,7 @@ from pydantic import Field, model_validator
 from bertkit.component import SpecPath
 from bertkit.datasets.base import DatasetLoader, Fraction
 from bertkit.errors import DataError
+from bertkit.registry import suggest
 
 if TYPE_CHECKING:
     import datasets
@@ -41,7 +41,9 @@ class Files(DatasetLoader):
         description="File or files for the final scores, or the share of the train file to hold "
         "out for it; none by default.",
     )
-    format: Format | None = Field(None, description="Format of the files; by their ending if unset.")
+    format: Format | None = Field(
+        None, description="Format of the files; by their ending if unset."
+    )
     encoding: str = Field("utf-8", description="Encoding of text files, such as gb18030.")
     delimiter: str | None = Field(
         None, min_length=1, max_length=1, description="Column separator; comma, or tab for tsv."
@@ -50,7 +52,9 @@ class Files(DatasetLoader):
         '"', min_length=1, max_length=1, description="Quote character; null where quotes are text."
     )
     columns: list[str] | None = Field(
-        None, min_length=2, description="Column names of csv and tsv files that have no header line."
+        None,
+        min_length=2,
+        description="Column names of csv and tsv files that have no header line.",
     )
 
     @model_validator(mode="after")
@@ -142,10 +146,8 @@ def _check_file(path: Path, field: str) -> None:
     except OSError as error:
         raise DataError(f"{field}: {path} cannot be read ({error.strerror})") from None
     if not exists:
-        near: list[str] = []
-        if path.parent.is_dir():
-            near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], 1)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
+        names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = suggest(path.name, names)
         raise DataError(f"{field}: there is no file {path}.{hint}")
 
 
@@ -221,9 +223,7 @@ def _not_encoded(path: Path, options: Files, at: int | None) -> str:
             at = error.start
     line = data[: at or 0].count(b"\n") + 1
     hint = "say so, for example `encoding: gb18030` or `encoding: latin-1`"
-    return (
-        f"{path}, line {line}: not {options.encoding} text; if the file has another encoding, {hint}"
-    )
+    return f"{path}, line {line}: not {options.encoding} text; if it has another encoding, {hint}"
 
 
 def plain(options: dict[str, Any]) -> Files:

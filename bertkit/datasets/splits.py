@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bertkit.datasets.base import DatasetLoader, Sample
 from bertkit.errors import DataError
 from bertkit.records import Context, Splits, Task
+from bertkit.registry import suggest
 
 if TYPE_CHECKING:
     import datasets
@@ -40,7 +40,8 @@ def load_splits(loader: DatasetLoader, ctx: Context, task: str | None = None) ->
     }
     feature = raw[str(roles["train"])].features[loader.label]
     names = _label_names(loader, loaded["train"], getattr(feature, "names", None))
-    numbered = {role: _number(split, names, role) for role, split in loaded.items()}
+    source = "dataset.labels names" if loader.labels else "train has"
+    numbered = {role: _number(split, names, role, source) for role, split in loaded.items()}
     _check_labels(numbered, names, declared=loader.labels is not None, ctx=ctx)
 
     sample = loader.sample or Sample()
@@ -62,11 +63,8 @@ def load_splits(loader: DatasetLoader, ctx: Context, task: str | None = None) ->
             ctx.say(f"{role}: {held.num_rows} texts held out of train, stratified{told}")
     used = label_ids(splits["train"])
     if len(used) < 2:
-        raise DataError(
-            f"train: {len(used)} label left after sampling ({[names[i] for i in used]}); "
-            "at least two are needed"
-        )
-    task_record = Task("single_label", tuple(names))
+        raise DataError(f"train: {len(used)} label left after sampling ; at least two are needed")
+    task_record = Task("single_label", tuple(dict.fromkeys(names.values())))
     fingerprints = {role: fingerprint(split) for role, split in splits.items()}
     _warn_of_overlap(splits, ctx)
     return Splits(
@@ -76,7 +74,41 @@ def load_splits(loader: DatasetLoader, ctx: Context, task: str | None = None) ->
         test=splits.get("test"),
         fingerprints=fingerprints,
         columns={"text": loader.text, "label": loader.label},
+        label_values=names,
     )
+
+
+def labelled_rows(loader: DatasetLoader, names: dict[str, str], ctx: Context) -> datasets.Dataset:
+    """Load the train rows of a loader, their labels numbered as a saved model has them.
+
+    Args:
+        loader: a dataset component.
+        names: every value that a label may have, and its name, in id order.
+        ctx: of the run.
+    """
+    raw = loader.load(ctx)
+    role = str(loader.roles()["train"])
+    rows = _texts_and_labels(_pick(raw, role, "train"), loader, "data", "single_label")
+    return _number(rows, names, "data", "the model knows")
+
+
+def check_columns(found: Sequence[str], wanted: dict[str, str], where: str) -> None:
+    """Refuse a table that lacks a column.
+
+    Args:
+        found: the table's columns.
+        wanted: option that names a column, and the column.
+        where: what the message calls the table.
+
+    Raises:
+        DataError: naming the option, what is near and what there is.
+    """
+    for option, column in wanted.items():
+        if column not in found:
+            raise DataError(
+                f"{option}: {where} has no column `{column}`.{suggest(column, found)} "
+                f"Found: {', '.join(found)}."
+            )
 
 
 def label_ids(split: datasets.Dataset) -> list[int]:
@@ -99,10 +131,9 @@ def _default_roles(
 
 def _pick(raw: datasets.DatasetDict, name: str, role: str) -> datasets.Dataset:
     if name not in raw:
-        near = difflib.get_close_matches(name, list(raw), 1)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
         raise DataError(
-            f"dataset.{role}: there is no split `{name}`.{hint} Found: {', '.join(raw) or 'none'}."
+            f"dataset.{role}: there is no split `{name}`.{suggest(name, raw)} "
+            f"Found: {', '.join(raw) or 'none'}."
         )
     if raw[name].num_rows == 0:
         raise DataError(f"dataset.{role}: the split `{name}` has no rows")
@@ -113,14 +144,8 @@ def _texts_and_labels(
     split: datasets.Dataset, loader: DatasetLoader, role: str, task: str | None
 ) -> datasets.Dataset:
     """Return columns `text` and `label` (strings, or ids of a ClassLabel), every row checked."""
-    for option, column in (("text", loader.text), ("label", loader.label)):
-        if column not in split.column_names:
-            near = difflib.get_close_matches(column, split.column_names, 1)
-            hint = f" Did you mean `{near[0]}`?" if near else ""
-            raise DataError(
-                f"dataset.{option}: {role} has no column `{column}`.{hint} "
-                f"Found: {', '.join(split.column_names)}."
-            )
+    wanted = {"dataset.text": loader.text, "dataset.label": loader.label}
+    check_columns(split.column_names, wanted, role)
     if loader.text == loader.label:
         raise DataError(f"dataset.label: the same column as dataset.text, `{loader.text}`")
     kind = split.features[loader.text]
@@ -219,7 +244,9 @@ def _label_names(
     return {value: value for value in sorted(found)}
 
 
-def _number(split: datasets.Dataset, names: dict[str, str], role: str) -> datasets.Dataset:
+def _number(
+    split: datasets.Dataset, names: dict[str, str], role: str, source: str
+) -> datasets.Dataset:
     order = list(dict.fromkeys(names.values()))
     values = list(names)
     strange: dict[str, list[int]] = {}
@@ -232,9 +259,7 @@ def _number(split: datasets.Dataset, names: dict[str, str], role: str) -> datase
     if strange:
         rows = sum(map(len, strange.values()))
         shown = ", ".join(f"{v!r} (row {r[0] + 1})" for v, r in list(strange.items())[:SHOWN])
-        near = difflib.get_close_matches(next(iter(strange)), values, 1)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
-        source = "dataset.labels names" if role == "train" else "train has"
+        hint = suggest(next(iter(strange)), values)
         raise DataError(
             f"{role}: {rows} texts have {len(strange)} labels that are not among those {source}: "
             f"{shown}.{hint} Known: {', '.join(values[:20])}."
@@ -278,9 +303,11 @@ def _sample(
             ctx.warn(f"dataset.sample.{role}: {count} texts asked for, {split.num_rows} are there")
         return split
     ctx.say(f"{role}: {count} of {split.num_rows} texts sampled, seed {seed}")
-    # the draw of `datasets`, so that a tutorial's shuffle(seed).select(range(n)) gives the same rows
-    return split.shuffle(seed=seed, keep_in_memory=True).select(range(count)).flatten_indices(
-        keep_in_memory=True
+    # the draw of `datasets`: a tutorial's shuffle(seed).select(range(n)) gives the same rows
+    return (
+        split.shuffle(seed=seed, keep_in_memory=True)
+        .select(range(count))
+        .flatten_indices(keep_in_memory=True)
     )
 
 
@@ -309,9 +336,7 @@ def hold_out(
     return parts[0], parts[1]
 
 
-def stratified_indices(
-    labels: np.ndarray[Any, Any], count: int, seed: int
-) -> np.ndarray[Any, Any]:
+def stratified_indices(labels: np.ndarray[Any, Any], count: int, seed: int) -> np.ndarray[Any, Any]:
     """Draw `count` row numbers, in proportion to the labels, leaving one row of each label behind.
 
     Args:
@@ -334,7 +359,8 @@ def stratified_indices(
             if seats.sum() < count and seats[i] < sizes[i] - 1:
                 seats[i] += 1
     drawn = [
-        rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, seats, strict=True)
+        rng.permutation(np.flatnonzero(labels == c))[:n]
+        for c, n in zip(classes, seats, strict=True)
     ]
     return np.concatenate(drawn)
 

@@ -21,7 +21,8 @@ class Encoder(Component):
         ...     type: Literal["tiny"] = "tiny"
         ...     def load(self, ctx):
         ...         from transformers import AutoModel, AutoTokenizer
-        ...         return AutoModel.from_pretrained("./tiny"), AutoTokenizer.from_pretrained("./tiny")
+        ...         tokenizer = AutoTokenizer.from_pretrained("./tiny")
+        ...         return AutoModel.from_pretrained("./tiny"), tokenizer
     """
 
     kind: ClassVar[str] = "encoder"

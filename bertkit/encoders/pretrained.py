@@ -60,8 +60,8 @@ class Pretrained(Encoder):
             return local
         if local.is_absolute() or self.name.startswith("."):
             raise ModelError(f"encoder.name: there is no folder {self.name}")
-        from huggingface_hub import snapshot_download
         from huggingface_hub import errors as hub
+        from huggingface_hub import snapshot_download
 
         place = f"encoder.name: {self.name}"
         try:
@@ -96,9 +96,7 @@ class Pretrained(Encoder):
         return Path(folder)
 
 
-def load_encoder(
-    folder: Path, ctx: Context
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_encoder(folder: Path, ctx: Context) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an encoder and its tokenizer from a folder, safetensors only, no code of its own.
 
     Args:
@@ -136,8 +134,8 @@ def load_encoder(
     if missing or report["mismatched_keys"]:
         names = ", ".join(map(str, [*missing, *report["mismatched_keys"]][:3]))
         raise ModelError(
-            f"{folder}: model.safetensors lacks weights that config.json asks for, such as {names}; "
-            "the two do not belong together"
+            f"{folder}: model.safetensors lacks weights that config.json asks for, such as "
+            f"{names}; the two do not belong together"
         )
     if any("pooler" in key for key in report["missing_keys"]):
         ctx.note("pooler", "missing in the weights, drawn at random")
@@ -183,8 +181,8 @@ def check_config(folder: Path) -> dict[str, Any]:
     is_encoder = type(parsed) in MODEL_MAPPING and type(parsed) in MODEL_FOR_MASKED_LM_MAPPING
     if not is_encoder or parsed.is_encoder_decoder or getattr(parsed, "is_decoder", False):
         raise ModelError(
-            f"{file}: a {kind} model; bertkit fine-tunes encoders of the BERT family, such as bert, "
-            "roberta, distilbert, electra, albert, deberta-v2, modernbert"
+            f"{file}: a {kind} model; bertkit fine-tunes encoders of the BERT family, such as "
+            "bert, roberta, distilbert, electra, albert, deberta-v2, modernbert"
         )
     return config
 
@@ -199,7 +197,8 @@ def check_tokenizer(
     """
     if not tokenizer.is_fast:
         raise ModelError(f"{where}: the tokenizer is not a fast one; save it as tokenizer.json")
-    rows = model.get_input_embeddings().num_embeddings
+    embeddings: Any = model.get_input_embeddings()
+    rows = embeddings.num_embeddings
     if len(tokenizer) > rows:
         raise ModelError(
             f"{where}: the tokenizer knows {len(tokenizer)} tokens, the model has vectors for "

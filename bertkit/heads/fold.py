@@ -230,6 +230,47 @@ def fold(
     return model
 
 
+def refold(model: PreTrainedModel, weight: Tensor, bias: Tensor, pooling: Pooling) -> None:
+    """Put another head into a model that `fold` made, in place.
+
+    Args:
+        model: what `fold` returned, or `from_pretrained` of it.
+        weight: (C, d) of the new head; C as before.
+        bias: (C,) of the new head.
+        pooling: that the model was folded with.
+    """
+    family = _FAMILIES[model.config.model_type]
+    if pooling == "pooler":
+        _set(model.get_submodule(family.out), weight, bias)
+        return
+    base: Any = model.base_model
+    encoder = _unfold(model, family) if pooling == "mean" and family.layers else base
+    id2label = dict(enumerate((model.config.id2label or {}).values()))
+    model.load_state_dict(fold(encoder, weight, bias, pooling, id2label).state_dict())
+
+
+def _unfold(model: PreTrainedModel, family: _Family) -> PreTrainedModel:
+    """Return the encoder under a folded mean: undo the scaling, leave out the appended layer."""
+    import torch
+    from transformers import AutoModel
+
+    config = type(model.config).from_dict(model.config.to_dict())
+    config.num_hidden_layers -= 1
+    appended = f"{family.layers}.{config.num_hidden_layers}."
+    base: Any = model.base_model
+    encoder: PreTrainedModel = AutoModel.from_config(config)
+    state = {k: v for k, v in base.state_dict().items() if not k.startswith(appended)}
+    encoder.load_state_dict(state, strict=False)
+    gain = float(base.get_submodule(f"{appended}{family.project}").weight[0, 0])
+    root = _root_epsilon(base.get_submodule(_final_norm(base, family)))
+    undone = float(base.get_submodule(_final_norm(base, family)).weight[0])
+    scale = _power(root * root) / (undone * _power(root))
+    with torch.no_grad():
+        for parameter in encoder.get_submodule(_final_norm(encoder, family)).parameters():
+            parameter.mul_(gain / scale)
+    return encoder
+
+
 def _check_head(config: Any, weight: Tensor, bias: Tensor, id2label: Any, centred: bool) -> None:
     """Refuse a decoder, or a head that does not fit; `centred` heads take one more coordinate."""
     name, d, c = config.model_type, config.hidden_size, len(id2label)

@@ -78,7 +78,8 @@ class FrozenFeature(Head):
 
         from bertkit.scoring import autocast
 
-        encoder.to(ctx.device).eval()
+        encoder.requires_grad_(False).eval()
+        torch.nn.Module.to(encoder, ctx.device)
         matrix = torch.empty(len(split), encoder.config.hidden_size)
         with torch.inference_mode(), ctx.progress.bar("encode", len(split)) as bar:
             for rows in sorted_batches(split.lengths, ctx.eval_batch_size):

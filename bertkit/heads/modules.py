@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from bertkit.heads.fold import pool
+from bertkit.heads.fold import Pooling, pool
 
 
 class FeatureClassifier(nn.Module):
@@ -20,11 +20,11 @@ class FeatureClassifier(nn.Module):
         num_labels: logits.
     """
 
-    def __init__(self, encoder: PreTrainedModel, pooling: str, num_labels: int) -> None:
+    def __init__(self, encoder: PreTrainedModel, pooling: Pooling, num_labels: int) -> None:
         super().__init__()
         self.encoder: Any = encoder
         self.encoder.requires_grad_(False)
-        self.pooling = pooling
+        self.pooling: Pooling = pooling
         self.classifier = nn.Linear(encoder.config.hidden_size, num_labels)
         nn.init.normal_(self.classifier.weight, std=0.02)
         nn.init.zeros_(self.classifier.bias)

@@ -1,4 +1,4 @@
-"""What a trainer is, and the options that all trainers share. The part that a plugin author reads."""
+"""What a trainer is, and the options all trainers share. The part that a plugin author reads."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ class EarlyStopping(Options):
 
 
 def _patience(value: Any) -> Any:
-    return (
-        {"patience": value} if isinstance(value, int) and not isinstance(value, bool) else value
-    )
+    return {"patience": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class Trainer(Component):
@@ -60,7 +58,9 @@ class Trainer(Component):
     kind: ClassVar[str] = "trainer"
 
     epochs: int | None = Field(
-        None, ge=1, description="Passes over the train split; 3 for `linear`, more for frozen heads."
+        None,
+        ge=1,
+        description="Passes over the train split; 3 for `linear`, more for frozen heads.",
     )
     max_steps: int | None = Field(
         None, ge=1, description="Optimizer steps in all, in place of `epochs`."

@@ -189,23 +189,28 @@ def _trainer_class() -> Any:
         def __iter__(self) -> Any:
             return iter(self.plan.batches(self.epoch))
 
-    class WatchCallback(TrainerCallback):  # type: ignore[misc]
-        def __init__(self, watch: Watch) -> None:
-            self.watch, self.settled = watch, False
+    class WatchCallback(TrainerCallback):
+        def __init__(self, trainer: Any) -> None:
+            self.trainer, self.settled = trainer, False
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            optimizer: Any = self.trainer.optimizer
+            self.trainer.watch.begin(optimizer.optimizer, self.trainer.lr_scheduler)
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if not self.settled:  # not earlier: the data loader draws random numbers, too
-                self.watch.settle_random()
+                self.trainer.watch.settle_random()
                 self.settled = True
 
-    class WatchedTrainer(HFTrainer):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+            control.should_training_stop |= self.trainer.end_step()
+            return control
+
+    class WatchedTrainer(HFTrainer):
         def __init__(self, *, plan: Plan, watch: Watch, **rest: Any) -> None:
             self.plan, self.watch = plan, watch
             super().__init__(compute_loss_func=self.task_loss, **rest)
-            self.watched = WatchCallback(watch)
-            self.watched.on_train_begin = self.begin
-            self.watched.on_step_end = self.step_end
-            self.add_callback(self.watched)
+            self.add_callback(WatchCallback(self))
             self.reset_step()
 
         def reset_step(self) -> None:
@@ -233,13 +238,9 @@ def _trainer_class() -> Any:
             self.samples += len(inputs["labels"])
             return super().training_step(model, inputs, num_items_in_batch)
 
-        def begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.watch.begin(self.optimizer.optimizer, self.lr_scheduler)
-
-        def step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        def end_step(self) -> bool:
             stop = self.watch.step_done(self.loss_sum, self.samples, self.tokens, self.padded)
             self.reset_step()
-            control.should_training_stop = control.should_training_stop or stop
-            return control
+            return stop
 
     return WatchedTrainer

@@ -24,8 +24,8 @@ from bertkit.text.encoded import Encoded, epoch_batches
 from bertkit.trainers.base import Trainer, TrainingContext
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     import torch
+    from accelerate import Accelerator
     from torch import nn
 
 
@@ -263,7 +263,7 @@ class Watch:
         self.bar.advance(1, f"loss {loss_sum / samples:.4f}")
         every = options.evaluate
         improved = False
-        if self.validation is not None and every:
+        if self.validation is not None and every:  # noqa: SIM102 - one question at a time
             if last or every.due(at.step, self.plan.steps_per_epoch):
                 improved = self._evaluate()
         stop = last or at.stopped_early
@@ -340,7 +340,9 @@ class Watch:
         best = at.best
         if best and best["step"] != at.step:
             self.model.load_state_dict(ctx.store.weights(best["step"]), strict=False)
-            ctx.say(f"best model: step {best['step']}, {best['metric']} {best['value']:.4f}; loaded")
+            ctx.say(
+                f"best model: step {best['step']}, {best['metric']} {best['value']:.4f}; loaded"
+            )
         if best and best["value"] is None:
             best = None
         seconds = time.perf_counter() - self._started

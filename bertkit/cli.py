@@ -1,0 +1,311 @@
+"""The command line: run, predict, evaluate, inspect, init, schema, plugins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from functools import wraps
+from itertools import tee
+from pathlib import Path
+from typing import Annotated, Any, Literal, ParamSpec
+
+import typer
+
+from bertkit.errors import BertkitError, DataError, SpecError
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="bertkit",
+    help="Fine-tune BERT-family encoders to classify text: one spec, one command.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+plugins_app = typer.Typer(help="Installed plugins.", no_args_is_help=True)
+app.add_typer(plugins_app, name="plugins")
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug lines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
+Keep = Annotated[
+    str | None,
+    typer.Option("--keep", help="What to keep of long texts: head, tail or head+tail."),
+]
+TextColumn = Annotated[
+    str | None, typer.Option("--text", help="Column of the text; as in training by default.")
+]
+
+
+class Interrupted(BertkitError):
+    """Ctrl-C; the message tells how to go on."""
+
+    exit_code = 130
+
+
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """Turn errors into a few lines and an exit code."""
+
+    @wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except BertkitError as error:
+            if kwargs.get("debug"):
+                raise
+            from bertkit.console import err, printable
+
+            err.print(f"error: {printable(str(error))}", style="red", markup=False)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            from bertkit.console import err
+
+            err.print("interrupted", style="red")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            sys.stderr.close()
+            raise typer.Exit(0) from None
+
+    return guarded
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from bertkit import __version__
+
+        typer.echo(f"bertkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    no_plugins: Annotated[
+        bool, typer.Option("--no-plugins", help="Leave installed plugins alone.")
+    ] = False,
+) -> None:
+    if no_plugins:
+        from bertkit.registry import Registry, use
+
+        use(Registry(plugins=False))
+
+
+@app.command()
+@command
+def run(
+    spec: Annotated[Path, typer.Argument(help="Spec of the run, YAML or JSON.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a field: trainer.epochs=1"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where this run was stopped.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run that the output holds.")
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Reach no network.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Turn a spec into a classifier."""
+    from bertkit.console import err, scores_table, start_log
+    from bertkit.spec import RunSpec
+
+    progress = start_log(quiet=quiet, debug=debug)
+    overrides = [*(set_ or ()), *(["offline=true"] if offline else ())]
+    parsed = RunSpec.from_file(spec, overrides)
+    from bertkit import engine
+
+    try:
+        result = engine.run(parsed, resume=resume, overwrite=overwrite, progress=progress)
+    except KeyboardInterrupt:
+        line = f"bertkit run {spec}"
+        line += "".join(f" --set {_quoted(item)}" for item in set_ or ())
+        line += f" --set output={parsed.output}" if parsed.output is None else ""
+        raise Interrupted(f"interrupted; go on with: {line} --resume") from None
+    scores_table(result.metrics)
+    if not quiet:
+        err.print(f"\nmodel    {result.model_dir}", markup=False)
+        err.print(f'predict  bertkit predict {_quoted(result.model_dir)} "a text"', markup=False)
+
+
+def _quoted(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)
+
+
+@app.command()
+@command
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A model or run directory.")],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Texts in csv, tsv, json lines, parquet or txt.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to write: .jsonl, .csv or .tsv.")
+    ] = None,
+    text: TextColumn = None,
+    step: Annotated[int | None, typer.Option("--step", help="Use this checkpoint.")] = None,
+    keep: Keep = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Classify texts: from the command line, a file, standard input, or typed in until `q`."""
+    from bertkit.predicting import Sink, read_texts
+
+    if texts and file:
+        raise SpecError("give texts or --file, not both")
+    policy = _keep(keep)
+    sink = Sink(out)  # refuses a bad name before the model is loaded
+    from bertkit.artifact import load
+    from bertkit.console import start_log
+
+    start_log(quiet=quiet, debug=debug)
+    classifier = load(folder, step=step)
+    if not texts and not file and sys.stdin.isatty():
+        _converse(classifier, policy)
+        return
+    column = text or classifier.settings.get("columns", {}).get("text", "text")
+    source: Iterable[str] = texts or read_texts(file, column)
+    with sink as write:
+        given, asked = tee(source)
+        answers = classifier.stream(asked, batch_size=batch_size, keep=policy)
+        for one, found in zip(given, answers, strict=True):
+            write(one, found)
+
+
+def _keep(value: str | None) -> Literal["head", "tail", "head+tail"] | None:
+    if value in (None, "head", "tail", "head+tail"):
+        return value  # type: ignore[return-value]
+    raise SpecError(f"--keep: found {value!r}; expected head, tail or head+tail")
+
+
+def _converse(classifier: Any, keep: Any) -> None:
+    from bertkit.console import err, out, printable
+
+    err.print(f"labels: {', '.join(map(printable, classifier.labels))}; q to leave", markup=False)
+    while True:
+        try:
+            line = input("text> ").strip()
+        except EOFError:
+            break
+        if line == "q":
+            break
+        if line:
+            try:
+                found = classifier.predict(line, keep=keep)[0]
+            except DataError as error:
+                err.print(f"error: {error}", style="red", markup=False)
+                continue
+            out.print(f"{printable(found.label)}  {found.score:.4f}", markup=False)
+
+
+@app.command()
+@command
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A model or run directory.")],
+    data: Annotated[Path, typer.Argument(help="Labelled texts: csv, tsv, json lines, parquet.")],
+    text: TextColumn = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="Column of the label; as in training by default.")
+    ] = None,
+    step: Annotated[int | None, typer.Option("--step", help="Use this checkpoint.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write scores and tables to this JSON file.")
+    ] = None,
+    keep: Keep = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Score a saved model on labelled texts."""
+    from bertkit.artifact import load
+    from bertkit.console import scores_table, start_log
+    from bertkit.predicting import evaluate_file, write_json
+
+    start_log(quiet=quiet, debug=debug)
+    classifier = load(folder, step=step)
+    scores = evaluate_file(classifier, data, text=text, label=label, keep=_keep(keep))
+    if out:
+        write_json(out, {"metrics": scores.metrics, "report": scores.report, "texts": scores.texts})
+    scores_table({data.name: scores.metrics})
+
+
+@app.command()
+@command
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A model or run directory.")],
+    debug: Debug = False,
+) -> None:
+    """Tell what a run or model directory contains, without loading weights or plugins."""
+    from bertkit.console import printable, table
+    from bertkit.predicting import describe
+
+    table("", ["what", "value"], [[key, printable(value)] for key, value in describe(folder)])
+
+
+@app.command()
+@command
+def init(
+    data: Annotated[Path, typer.Argument(help="Your labelled texts: csv, tsv, json lines, …")],
+    spec: Annotated[Path, typer.Argument(help="The spec to write.")] = Path("run.yaml"),
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="Encoder to start from.")
+    ] = "bert-base-uncased",
+    debug: Debug = False,
+) -> None:
+    """Write a first spec for a table of labelled texts."""
+    from bertkit.console import err
+    from bertkit.predicting import first_spec
+
+    if spec.exists():
+        raise SpecError(f"{spec}: is there already; give another name")
+    content = first_spec(data, spec, encoder)
+    try:
+        spec.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{spec}: cannot be written ({error.strerror})") from None
+    err.print(f"wrote {spec}; start it with: bertkit run {spec}", markup=False)
+
+
+@app.command()
+@command
+def schema(debug: Debug = False) -> None:
+    """Print the JSON Schema of a spec, with the fields of installed plugins."""
+    import json
+
+    from bertkit.spec import schema as make
+
+    typer.echo(json.dumps(make(), ensure_ascii=False, indent=2))
+
+
+@plugins_app.command("list")
+@command
+def plugins_list(debug: Debug = False) -> None:
+    """Show every component: kind, name, distribution, version, file; and what is wrong."""
+    from bertkit.console import err, table
+    from bertkit.registry import registry
+
+    found = registry()
+    rows = [
+        [r.kind, r.name, r.origin.distribution, r.origin.version, r.file]
+        for r in found.everything()
+    ]
+    table("", ["kind", "name", "distribution", "version", "file"], rows)
+    for problem in found.problems:
+        err.print(f"problem: {problem}", style="yellow", markup=False)
+    for clash in found.clashes():
+        err.print(f"problem: {clash}", style="yellow", markup=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    app(args=arguments)
