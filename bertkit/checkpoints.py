@@ -246,7 +246,8 @@ def random_state() -> dict[str, Any]:
     import numpy as np
     import torch
 
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+    drawn: Any = np.random.get_state()  # noqa: NPY002 - libraries draw from it
+    name, keys, position, has_gauss, gauss = drawn
     version, words, gauss_next = random.getstate()
     state: dict[str, Any] = {
         "python": [version, list(words), gauss_next],
