@@ -246,7 +246,7 @@ def random_state() -> dict[str, Any]:
     import numpy as np
     import torch
 
-    drawn: Any = np.random.get_state()  # noqa: NPY002 - libraries draw from it
+    drawn: Any = np.random.get_state()
     name, keys, position, has_gauss, gauss = drawn
     version, words, gauss_next = random.getstate()
     state: dict[str, Any] = {

@@ -11,10 +11,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-WORDS = (
-    "good great fine lovely bad awful poor sad room staff bed food view noise price clean dirty "
-    "the a is was very not and but we it this hotel"
-).split()
+WORDS = ["good", "great", "fine", "lovely", "bad", "awful", "poor", "sad", "room", "staff", "bed", "food", "view", "noise", "price", "clean", "dirty", "the", "a", "is", "was", "very", "not", "and", "but", "we", "it", "this", "hotel"]
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "albert", "deberta-v2", "modernbert")
 
 
