@@ -11,7 +11,37 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-WORDS = ["good", "great", "fine", "lovely", "bad", "awful", "poor", "sad", "room", "staff", "bed", "food", "view", "noise", "price", "clean", "dirty", "the", "a", "is", "was", "very", "not", "and", "but", "we", "it", "this", "hotel"]
+WORDS = [
+    "good",
+    "great",
+    "fine",
+    "lovely",
+    "bad",
+    "awful",
+    "poor",
+    "sad",
+    "room",
+    "staff",
+    "bed",
+    "food",
+    "view",
+    "noise",
+    "price",
+    "clean",
+    "dirty",
+    "the",
+    "a",
+    "is",
+    "was",
+    "very",
+    "not",
+    "and",
+    "but",
+    "we",
+    "it",
+    "this",
+    "hotel",
+]
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "albert", "deberta-v2", "modernbert")
 
 
@@ -22,8 +52,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.delenv("BERTKIT_DISABLE_PLUGINS", raising=False)
 
 
-def make_encoder(folder: Path, family: str = "bert", *, seed: int = 0, dropout: float = 0.1) -> Path:
-    """Save a tiny random encoder of a family, with a word-level tokenizer, to a folder."""
+def make_encoder(
+    folder: Path, family: str = "bert", *, seed: int = 0, dropout: float = 0.1
+) -> Path:
+    """Save a tiny random encoder of a family, with a word-level tokenizer."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
