@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,20 @@ WORDS = [
     "hotel",
 ]
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "albert", "deberta-v2", "modernbert")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """In CI nothing may be skipped: what a test needs is installed there."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped and os.environ.get("BERTKIT_NO_SKIPS"):
+        terminalreporter.write_line("skipped tests are failures here", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Turn skips into a failure where BERTKIT_NO_SKIPS is set."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and reporter.stats.get("skipped") and os.environ.get("BERTKIT_NO_SKIPS"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)
