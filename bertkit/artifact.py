@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bertkit.text.encoded import Tokens
+    from bertkit.text.tokenize import TextEncoder
 
 SETTINGS = "bertkit.json"
 FORMAT = 1
@@ -251,6 +252,7 @@ class Classifier:
     ) -> None:
         self.model, self.tokenizer, self.task = model, tokenizer, task
         self.long_text, self.settings = long_text, settings
+        self._encoders: dict[LongText, TextEncoder] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -311,9 +313,12 @@ class Classifier:
         for number, text in enumerate(texts, first):
             if not isinstance(text, str) or not text.strip():
                 raise DataError(f"text {number}: expected a text, found {text!r}")
-        changes = {} if keep is None else {"keep": keep, "head": None}
-        policy = LongText(**{**self.long_text.model_dump(), **changes})
-        encoder = TextEncoder(self.tokenizer, policy)
+        policy = self.long_text
+        if keep not in (None, policy.keep):
+            policy = LongText(max_length=policy.max_length, keep=keep)
+        if policy not in self._encoders:
+            self._encoders[policy] = TextEncoder(self.tokenizer, policy)
+        encoder = self._encoders[policy]
         ids, before = encoder.encode(texts)
         long = [i for i, count in enumerate(before) if count > encoder.max_length]
         if long and policy.keep in ("drop", "error"):

@@ -343,8 +343,6 @@ class Watch:
             ctx.say(
                 f"best model: step {best['step']}, {best['metric']} {best['value']:.4f}; loaded"
             )
-        if best and best["value"] is None:
-            best = None
         seconds = time.perf_counter() - self._started
         trained = at.samples - self._samples_at_start
         ctx.note("samples_per_second", round(trained / seconds, 2) if trained else None)
