@@ -21,9 +21,9 @@ from loguru import logger
 from bertkit import __version__, compute, yaml12
 from bertkit.checkpoints import CheckpointStore, random_state, restore_random_state, write_durably
 from bertkit.component import Component
-from bertkit.errors import ArtifactError, BertkitError, CheckpointError, SpecError
+from bertkit.errors import ArtifactError, BertkitError, CheckpointError, ModelError, SpecError
 from bertkit.progress import Progress, Silent
-from bertkit.records import Context, Fitted, Run, RunResult, Scores, Splits
+from bertkit.records import Context, Fitted, Run, RunResult, Scores, Splits, Task
 from bertkit.registry import registry
 from bertkit.spec import RunSpec
 from bertkit.trainers.base import TrainingContext
@@ -100,6 +100,7 @@ def run(
             model = session.record = spec.head.build(encoder, splits.task, ctx)
             ctx = _describe_model(model, spec, ctx)
             encoded = {k: spec.head.encode(model, split, ctx) for k, split in tokens.items()}
+            _dry_pass(model, encoded["train"], splits.task, ctx)
 
         with session.stage("train"):
             session.settle()
@@ -201,6 +202,31 @@ def _describe_model(model: nn.Module, spec: RunSpec, ctx: Context) -> Context:
     ctx.note("precision", {"used": precision, "reason": reason})
     ctx.say(f"device: {compute.describe_device(ctx.device)}, {precision} ({reason})")
     return ctx.with_(precision=precision)
+
+
+def _dry_pass(model: nn.Module, train: Encoded, task: Task, ctx: Context) -> None:
+    """Send one batch through the untrained model, so that what cannot work fails at once.
+
+    Raises:
+        ModelError: the logits are not finite, or not one a label.
+    """
+    import torch
+
+    from bertkit.scoring import autocast
+
+    batch = train.batch(range(min(len(train), 4)))
+    labels = batch.pop("labels")
+    model.to(ctx.device).eval()
+    with torch.inference_mode(), autocast(ctx.device, ctx.precision):
+        logits = model(**{k: v.to(ctx.device) for k, v in batch.items()}).logits.float().cpu()
+    if logits.shape != (len(labels), task.num_labels) or not logits.isfinite().all():
+        raise ModelError(
+            f"the untrained model gives logits of shape {tuple(logits.shape)}, "
+            f"finite: {bool(logits.isfinite().all())}; expected finite ones of shape "
+            f"({len(labels)}, {task.num_labels}); are the encoder's weights damaged?"
+        )
+    loss = float(task.loss(logits, labels)) / len(labels)
+    ctx.say(f"one batch through the untrained model: loss {loss:.4f}")
 
 
 def _training_context(
