@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+# tiny models, several test processes: threads of one only stand in the way of the other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
