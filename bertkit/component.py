@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+)
 
 KINDS = ("dataset", "encoder", "head", "trainer", "metric")
 
 
 class Options(BaseModel):
-    """Frozen settings that refuse unknown keys: the base of the spec and all its parts."""
+    """Frozen settings that refuse unknown keys: the base of the spec and all its parts.
+
+    Values are taken as they are written: the text `"3"` is not the number 3, nor is `true` 1.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        arbitrary_types_allowed=True,
     )
 
 
@@ -42,15 +58,16 @@ class Component(Options):
         """
 
 
+def as_text(value: Any) -> Any:
+    """Return a `pathlib` path as text, and anything else as it is."""
+    return str(value) if isinstance(value, PurePath) else value
+
+
 def anchored(value: str, info: ValidationInfo) -> str:
     """Make a path absolute against the folder given as validation context `{"base": folder}`."""
-    from pathlib import Path
-
-    if not value:
-        raise ValueError("a path is expected, found an empty string")
     base: Any = (info.context or {}).get("base")
     return value if base is None else str(Path(base, Path(value).expanduser()))
 
 
-SpecPath = Annotated[str, AfterValidator(anchored)]
+SpecPath = Annotated[str, Field(min_length=1), BeforeValidator(as_text), AfterValidator(anchored)]
 """A path in a spec: relative to the spec file's folder, or to the working directory in Python."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import (
+    BaseModel,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -19,14 +22,14 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from bertkit import yaml12
-from bertkit.component import Component, Options, SpecPath
+from bertkit.component import Component, Options, SpecPath, as_text
 from bertkit.compute import Compute
 from bertkit.datasets.base import DatasetLoader
 from bertkit.encoders.base import Encoder
 from bertkit.errors import AmbiguousComponentError, SpecError, UnknownComponentError
 from bertkit.heads.base import Head
 from bertkit.metrics.base import Metric
-from bertkit.registry import registry, suggest
+from bertkit.registry import Registration, registry, suggest
 from bertkit.text.long_text import LongText
 from bertkit.trainers.base import Trainer
 
@@ -46,6 +49,7 @@ class Slot:
 
     def expand(self, value: Any) -> Any:
         """Return the mapping that a short form stands for; other values as they are."""
+        value = as_text(value)
         if isinstance(value, str):
             return {"type": self.default, self.short: value} if self.short else {"type": value}
         return value
@@ -54,20 +58,21 @@ class Slot:
         """Return the class that a mapping asks for."""
         name = mapping.get("type", self.default)
         if not isinstance(name, str):
-            raise UnknownComponentError(f"`type` must be the name of a {self.kind}, found {name!r}")
+            found = f"`type` is {_show(name)}" if "type" in mapping else "`type` is missing"
+            raise UnknownComponentError(f"{found}; expected the name of {_a(self.kind)}")
         return registry().find(self.kind, name)
 
     def _validate(self, value: Any, info: core_schema.ValidationInfo) -> Component:
         value = self.expand(value)
         if isinstance(value, Component) and value.kind == self.kind:
             return type(value).model_validate(dict(value), context=info.context)
-        if self.kind == "dataset" and not isinstance(value, Mapping) and _is_table(value):
+        if self.kind == "dataset" and _is_table(value):
             value = {"type": "memory", "data": value}
         if not isinstance(value, Mapping):
             raise PydanticCustomError(
                 "component_type",
-                "expected a {kind}: a mapping with `type`, or a name",
-                {"kind": self.kind},
+                "expected {kind}: a name, or a mapping with `type`",
+                {"kind": _a(self.kind)},
             )
         try:
             cls = self.find(value)
@@ -96,22 +101,33 @@ class Slot:
         for registration in registry().all(self.kind):
             if registration.name == "memory":
                 continue  # holds a Python object, so no file can ask for it
-            branch = registration.cls.model_json_schema(
-                ref_template="#/$defs/{model}", schema_generator=_Inline
-            )
             names.append(registration.name)
-            required = [*branch.get("required", [])]
-            if registration.name != self.default:
-                required = ["type", *required]
-            branch |= {"required": required, "title": registration.name}
-            branch["description"] = (registration.cls.__doc__ or "").strip().split("\n\n")[0]
-            branches.append(branch)
-        text: JsonSchemaValue = {"type": "string"}
+            branches.append(_branch(registration, required=registration.name != self.default))
+        text: JsonSchemaValue = {"type": "string", "minLength": 1}
         if self.short:
             text["description"] = f"Short for {{type: {self.default}, {self.short}: …}}."
         else:
             text |= {"enum": names, "description": "Short for {type: …}."}
         return {"oneOf": [text, *branches]}
+
+
+def _branch(registration: Registration, *, required: bool) -> JsonSchemaValue:
+    """Return the schema of one component; one that cannot be described is left open."""
+    name, cls = registration.name, registration.cls
+    try:
+        branch = cls.model_json_schema(schema_generator=_Inline)
+    except Exception as error:  # noqa: BLE001 - a stranger's class; the others are still good
+        branch = {"type": "object", "$comment": f"its options cannot be described: {error}"}
+    about = " ".join((cls.__doc__ or "").strip().partition("\n\n")[0].split())
+    properties = {**branch.get("properties", {}), "type": {"const": name, "description": about}}
+    needed = [*(["type"] if required else []), *branch.get("required", [])]
+    return {
+        **branch,
+        "title": name,
+        "description": about,
+        "properties": properties,
+        "required": needed,
+    }
 
 
 class _Inline(GenerateJsonSchema):
@@ -176,6 +192,7 @@ class RunSpec(Options):
     metrics: tuple[Annotated[Metric, Slot("metric", None)], ...] = Field(
         default=("accuracy", "f1"),  # type: ignore[arg-type]
         min_length=1,
+        strict=False,  # a list of YAML or JSON becomes a tuple
         description="Scores to compute; the first one decides on the best model by default.",
     )
     compute: Compute = Field(Compute(), description="Which device and how much of it.")
@@ -200,7 +217,7 @@ class RunSpec(Options):
                 "best",
                 "trainer.best: found {found}; expected `auto`, `loss` or one of: {known}.{near}",
                 {
-                    "found": repr(self.trainer.best),
+                    "found": _show(self.trainer.best),
                     "known": ", ".join(keys),
                     "near": suggest(str(self.trainer.best), keys),
                 },
@@ -243,8 +260,7 @@ class RunSpec(Options):
             raw = dict(raw)
         if not isinstance(raw, Mapping):
             raise SpecError(
-                f"{where}: expected a mapping with `encoder` and `dataset`, "
-                f"found {type(raw).__name__}"
+                f"{where}: found {_show(raw)}; expected a mapping with `encoder` and `dataset`"
             )
         data = dict(raw)
         for override in overrides:
@@ -317,70 +333,167 @@ def _slot(field: Any) -> Slot | None:
     return found[0] if found else None
 
 
-def _options_at(location: tuple[Any, ...], data: Any) -> type[Options] | None:
-    """Return the options class whose fields stand at a place of the spec."""
-    cls: type[Options] | None = RunSpec
+EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping with {fields}",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "{le} or less",
+    "string_too_short": "text of length {min_length} or more",
+    "string_too_long": "text of length {max_length} at most",
+    "string_pattern_mismatch": "{about}",
+    "too_short": "{min_length} or more",
+    "literal_error": "{choices}",
+}
+"""What was expected, by pydantic's name of the mistake."""
+
+
+class _Place(NamedTuple):
+    """Where in the spec a mistake is."""
+
+    path: tuple[str | int, ...]
+    owner: type[Options] | None
+    """The class that has, or lacks, the field at the end of the path."""
+    nested: Sequence[type[Options]]
+    """The classes of options that may stand at the path."""
+    union: tuple[str | int, ...] | None
+    """Where several kinds of values are allowed, of which pydantic tried each."""
+
+
+def _place(location: tuple[Any, ...], data: Any) -> _Place:
+    """Walk through the spec and leave out what pydantic adds: the branches of unions."""
+    path: list[str | int] = []
+    owner, union = None, None
+    nested: Sequence[type[Options]] = [RunSpec]
     slot: Slot | None = None
     for key in location:
-        try:
-            data = data[key]
-        except (LookupError, TypeError):
-            data = None
-        if isinstance(key, int):
-            if slot is None:
-                return None
-            cls = slot.find(slot.expand(data))
+        if isinstance(data, BaseModel):
+            data = dict(data)
+        listed = isinstance(data, (list, tuple))
+        named = isinstance(data, Mapping) and (
+            key in data or any(key in cls.model_fields for cls in nested)
+        )
+        if not (named or (listed and isinstance(key, int))):
+            union = union if union is not None else tuple(path)
+            nested = [cls for cls in nested if cls.__name__ == key] or nested
             continue
-        field = cls.model_fields.get(key) if cls else None
-        if field is None:
-            return None
-        slot = _slot(field)
+        path.append(key)
+        data = data[key] if listed or key in data else None
+        owner = None
+        if named:
+            owner = nested[0] if nested else None
+            field = owner.model_fields.get(key) if owner else None
+            slot = _slot(field) if field else None
+            nested = _options_in(field.annotation) if field else []
         if slot and not isinstance(data, (list, tuple)):
             data = slot.expand(data)
-            cls = slot.find(data)
-        elif not slot:
-            candidates = (field.annotation, *get_args(field.annotation))
-            nested = [c for c in candidates if isinstance(c, type) and issubclass(c, Options)]
-            cls = nested[0] if nested else None
-    return cls
+            with contextlib.suppress(SpecError):
+                nested = [slot.find(data)] if isinstance(data, Mapping) else []
+    return _Place(tuple(path), owner, nested, union)
+
+
+def _options_in(annotation: Any) -> list[type[Options]]:
+    if isinstance(annotation, type) and issubclass(annotation, Options):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _options_in(part)]
 
 
 def explain(error: ValidationError, data: Any, where: str) -> SpecError:
     """Turn pydantic's errors into one SpecError with a line for each mistake."""
-    lines: dict[str, None] = {}
-    kinds = set()
-    for item in error.errors(include_url=False):
-        kinds.add(item["type"])
-        location = tuple(key for key in item["loc"] if not str(key).startswith("function-"))
-        cls = _options_at(location[:-1], data) if location else RunSpec
-        known = list(cls.model_fields) if cls else []
-        # a union adds the name of its branch to the place; a reader has no use for it
-        while location and cls is None:
-            location = location[:-1]
-            cls = _options_at(location[:-1], data)
-        path = ".".join(map(str, location))
-        if item["type"] == "extra_forbidden":
-            message = f"unknown key.{suggest(str(location[-1]), known)} Known: {', '.join(known)}."
-        elif item["type"] == "missing":
-            about = cls.model_fields[str(location[-1])].description if cls else ""
-            message = f"is missing, but required: {about}"
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            message = message[0].lower() + message[1:] if message[:6] == "Input " else message
-            simple = isinstance(item["input"], (str, int, float, bool, type(None)))
-            if message.startswith("input ") and simple:
-                message += f"; found {item['input']!r}"
-            expected = str(item.get("ctx", {}).get("expected", ""))
-            if item["type"] == "literal_error" and isinstance(item["input"], str):
-                choices = [word.strip("' ") for word in expected.replace(" or ", ",").split(",")]
-                message += "." + suggest(item["input"], choices)
-        lines[f"{path}: {message}" if path else message] = None
-    cls_by_kind = {
+    found = [(_place(item["loc"], data), item) for item in error.errors(include_url=False)]
+    kept = [(place, item) for place, item in found if not _beaten(place, item["type"], found)]
+    lines: dict[tuple[str, str, str], dict[str, None]] = {}
+    for place, item in kept:
+        start, expected, end = _describe(place, item)
+        path = "".join(f"{key}." for key in place.path)[:-1]
+        lines.setdefault((f"{path}: " if path else "", start, end), {})[expected] = None
+    shown = [path + start + _or(options) + end for (path, start, end), options in lines.items()]
+    by_kind = {
         "unknown_component": UnknownComponentError,
         "ambiguous_component": AmbiguousComponentError,
     }
-    error_class = cls_by_kind.get(next(iter(kinds)), SpecError) if len(kinds) == 1 else SpecError
-    if len(lines) == 1:
-        return error_class(f"{where}: {next(iter(lines))}")
-    listing = "".join(f"\n  {line}" for line in lines)
-    return error_class(f"{where}: {len(lines)} mistakes{listing}")
+    kinds = {item["type"] for _, item in kept}
+    error_class = by_kind.get(kinds.pop(), SpecError) if len(kinds) == 1 else SpecError
+    if len(shown) == 1:
+        return error_class(f"{where}: {shown[0]}")
+    listing = "".join(f"\n  {line}" for line in shown)
+    return error_class(f"{where}: {len(shown)} mistakes{listing}")
+
+
+def _beaten(place: _Place, kind: str, found: Sequence[tuple[_Place, Any]]) -> bool:
+    """Say whether another mistake explains this one better: one deeper, or past the type."""
+    same = place.union == place.path
+    for other, item in found:
+        deeper = len(other.path) > len(place.path) and other.path[: len(place.path)] == place.path
+        if deeper and (same or kind == "too_short"):
+            return True
+        past = other.path == place.path and not item["type"].endswith("_type")
+        if same and past and kind.endswith("_type"):
+            return True
+    return False
+
+
+def _describe(place: _Place, item: Any) -> tuple[str, str, str]:
+    """Return what is wrong, what was expected, which `or` may join to more, and what to add."""
+    kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    owner, name = place.owner, str(place.path[-1]) if place.path else ""
+    if kind == "extra_forbidden":
+        return _unknown_key(name, owner), "", ""
+    field = owner.model_fields.get(name) if owner else None
+    about = (field.description or "") if field else ""
+    if kind == "missing":
+        return f"missing, but required. {about}".rstrip(), "", ""
+    message = item["msg"].removeprefix("Value error, ")
+    choices = [word.strip(" '") for word in re.split(r",| or ", str(context.get("expected", "")))]
+    end = f". {about}" if about and place.union == place.path else ""
+    if kind == "component_type":
+        expected = message.removeprefix("expected ")
+    elif kind in EXPECTED:
+        fields = dict.fromkeys(key for cls in place.nested for key in cls.model_fields)
+        words = {"fields": ", ".join(fields), "about": about.rstrip("."), "choices": _or(choices)}
+        numbers = {key: f"{n:.15g}" for key, n in context.items() if isinstance(n, (int, float))}
+        expected = EXPECTED[kind].format(**words, **numbers)
+        if kind == "literal_error" and isinstance(value, str):
+            end = f".{suggest(value, choices)}".rstrip(".") + end
+    elif message.startswith("Input should be "):
+        expected = message.removeprefix("Input should be ")
+    else:
+        return message, "", ""
+    return f"found {_show(value)}; expected ", expected, end
+
+
+def _unknown_key(name: str, owner: type[Options] | None) -> str:
+    known = list(owner.model_fields) if owner else []
+    hint = suggest(name, known)
+    if not hint and owner and issubclass(owner, Component):
+        others = [r.name for r in registry().all(owner.kind) if name in r.cls.model_fields]
+        hint = f" It is an option of `{'`, `'.join(others)}`." if others else ""
+    return f"unknown key.{hint} Known: {', '.join(known)}."
+
+
+def _show(value: object) -> str:
+    """Return a value as YAML writes it, in short."""
+    if isinstance(value, (Mapping, list, tuple)):
+        noun = "mapping" if isinstance(value, Mapping) else "list"
+        return f"a {noun}" if value else f"an empty {noun}"
+    if not isinstance(value, (str, int, float, type(None))):
+        return _a(type(value).__name__)
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def _or(words: Iterable[str]) -> str:
+    *first, last = [*words] or [""]
+    return f"{', '.join(first)} or {last}" if first else last
