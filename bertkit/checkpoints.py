@@ -100,16 +100,20 @@ class CheckpointStore:
     ) -> Path:
         """Write a checkpoint, then remove those that are neither new nor best.
 
+        Later steps are removed, too: a resume passed them over.
+
         Raises:
             CheckpointError: it could not be written; earlier ones are untouched.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         final = self.path(step)
         staging = self.folder / f".step-{step:06d}.{os.getpid()}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(staging, ignore_errors=True)
+            for unfinished in self.folder.glob(".step-*"):
+                shutil.rmtree(unfinished)
             staging.mkdir()
             save_file(
                 {k: v.detach().contiguous().cpu() for k, v in weights.items()},
@@ -132,38 +136,45 @@ class CheckpointStore:
                 shutil.rmtree(final)
             staging.rename(final)
             sync_folder(self.folder)
-            self._rotate(best_step)
-        except OSError as error:
+            self._rotate(step, best_step)
+        except (OSError, SafetensorError) as error:  # the latter is how safetensors says disk full
             shutil.rmtree(staging, ignore_errors=True)
+            reason = getattr(error, "strerror", None) or error
             raise CheckpointError(
-                f"{final}: the checkpoint cannot be written ({error.strerror or error}); "
+                f"{final}: the checkpoint cannot be written ({reason}); "
                 "free space or choose another output, then run again with --resume"
             ) from error
         return final
 
-    def _rotate(self, best_step: int | None) -> None:
-        kept = {*self.steps()[-self.keep :], best_step}
+    def _rotate(self, newest: int, best_step: int | None) -> None:
+        good = [step for step in self.steps() if step <= newest]
+        kept = {*good[-self.keep :], best_step}
         for step in self.steps():
             if step not in kept:
                 shutil.rmtree(self.path(step))
 
     def verify(self, step: int) -> str | None:
-        """Return what is wrong with a checkpoint, or None where nothing is."""
+        """Return what is wrong with a checkpoint, or None where nothing is.
+
+        Raises:
+            CheckpointError: nothing is, but it belongs to another spec, data or version.
+        """
         folder = self.path(step)
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            facts = dict(manifest["facts"])
             for name, entry in manifest["files"].items():
                 path = folder / name
                 if path.stat().st_size != entry["size"] or file_hash(path) != entry["sha256"]:
                     return f"{name} is not what was written"
         except FileNotFoundError as error:
             return f"{Path(str(error.filename)).name} is missing"
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             return f"{MANIFEST} cannot be read ({error})"
         different = [
-            f"{key}: then {manifest['facts'].get(key)!r}, now {value!r}"
+            f"{key}: then {facts.get(key)!r}, now {value!r}"
             for key, value in self.facts.items()
-            if manifest["facts"].get(key) != value
+            if facts.get(key) != value
         ]
         if different:
             raise CheckpointError(
