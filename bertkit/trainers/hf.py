@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from bertkit.errors import SpecError
 from bertkit.records import Fitted
@@ -26,6 +26,8 @@ from bertkit.trainers.training import (
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from bertkit.heads.base import Head
 
 OWNED = {
     "output_dir": "output", "num_train_epochs": "trainer.epochs", "max_steps": "trainer.max_steps",
@@ -48,18 +50,17 @@ OWNED = {
 }  # fmt: skip
 """TrainingArguments that have a field of the spec, and which."""
 
-REFUSED = (
-    "push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo",
-    "hub_always_push", "hub_revision", "report_to", "run_name", "project", "trackio_space_id",
-    "remove_unused_columns", "label_names", "do_train", "do_eval", "do_predict",
-    "train_sampling_strategy", "group_by_length", "length_column_name", "prediction_loss_only",
-    "label_smoothing_factor", "disable_tqdm", "auto_find_batch_size", "ignore_data_skip",
-    "save_only_model", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint",
-    "batch_eval_metrics", "eval_do_concat_batches", "include_for_metrics", "eval_delay",
-    "logging_dir", "logging_first_step", "save_on_each_node",
-    "average_tokens_across_devices", "accelerator_config", "dataloader_persistent_workers",
+USABLE = (
+    "activation_checkpointing", "activation_checkpointing_kwargs",
+    "gradient_checkpointing", "gradient_checkpointing_kwargs", "neftune_noise_alpha",
+    "torch_compile", "torch_compile_backend", "torch_compile_mode",
+    "torch_empty_cache_steps", "dataloader_num_workers", "dataloader_pin_memory",
 )  # fmt: skip
-"""TrainingArguments that would do nothing here, or what bertkit promises not to do."""
+"""TrainingArguments that `extra` takes. Others would do nothing here, as the optimizer, the
+evaluation and the checkpoints are bertkit's own, or would outlast the run in this process."""
+
+CHANGES_ENCODER = USABLE[:5]
+"""Those of them that do nothing where a head trains on features."""
 
 
 class HF(Trainer):
@@ -69,37 +70,54 @@ class HF(Trainer):
     extra: dict[str, Any] = Field(
         default_factory=dict,
         description="Further TrainingArguments by name, such as {gradient_checkpointing: true}; "
-        "those with a field of their own here are refused.",
+        "those that would do nothing here are refused.",
     )
 
+    def completed(self, head: Head) -> Trainer:
+        """Refuse also what this head has no use for."""
+        for name in CHANGES_ENCODER if head.reads_features else ():
+            if name in self.extra:
+                raise SpecError(
+                    f"trainer.extra.{name}: changes how the encoder is trained, and the head "
+                    f"`{head.type}` does not train it; remove it"
+                )
+        return super().completed(head)
+
     def check(self) -> None:
-        """Refuse names in `extra` that TrainingArguments does not have or that bertkit sets."""
+        """Refuse names and values in `extra` that would do nothing, or that bertkit sets."""
         if not self.extra:
             return
-        from dataclasses import fields
+        from typing import get_type_hints
 
         from transformers import TrainingArguments
 
-        known = {f.name for f in fields(TrainingArguments) if f.init}
-        for name in self.extra:
+        known = get_type_hints(TrainingArguments)
+        usable = [name for name in USABLE if name in known]
+        for name, value in self.extra.items():
             place = f"trainer.extra.{name}"
             if name in OWNED:
                 raise SpecError(f"{place}: this is what `{OWNED[name]}` says; set that")
-            if name in REFUSED:
-                raise SpecError(f"{place}: not used by bertkit, so it would do nothing; remove it")
-            if name not in known:
-                usable = known - set(OWNED) - set(REFUSED)
+            if name not in usable:
+                what = "not used by bertkit" if name in known else "no such field"
                 raise SpecError(
-                    f"{place}: TrainingArguments has no such field.{suggest(name, sorted(usable))}"
+                    f"{place}: {what}.{suggest(name, usable)} Usable: {', '.join(usable)}."
                 )
+            try:
+                TypeAdapter(known[name]).validate_python(value, strict=True)
+            except ValidationError as error:
+                expected = " or ".join(item["msg"].lower() for item in error.errors())
+                raise SpecError(f"{place}: {expected}; found {value!r}") from None
         with tempfile.TemporaryDirectory() as folder:
-            self._arguments(folder)
+            self._arguments(folder, use_cpu=True)
 
     def _arguments(self, folder: str, **values: Any) -> Any:
         from transformers import TrainingArguments
 
+        class Arguments(TrainingArguments):
+            n_gpu = 1  # or Trainer spreads batches over all GPUs, and the trajectory is another
+
         try:
-            return TrainingArguments(output_dir=folder, **values, **self.extra)
+            return Arguments(output_dir=folder, **{**values, **self.extra})
         except (TypeError, ValueError, KeyError, ImportError) as error:
             raise SpecError(f"trainer.extra: refused by TrainingArguments: {error}") from error
 
