@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bertkit.checkpoints import CheckpointStore, file_hash, sync_file, sync_folder
+from bertkit.component import Component
 from bertkit.errors import ArtifactError, DataError, MissingPluginError, UnknownComponentError
 from bertkit.records import Task
 from bertkit.text.long_text import Keep, LongText
@@ -66,11 +69,12 @@ def save_model(
     Raises:
         ArtifactError: it cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tokenizer.model_max_length = long_text.max_length
     tokenizer.truncation_side = "left" if long_text.keep == "tail" else "right"
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}")
+    staging = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
@@ -91,6 +95,7 @@ def save_model(
             **settings,
             "files": hashes,
         }
+        content["sha256"] = _own_hash(content)
         text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
         (staging / SETTINGS).write_text(text, encoding="utf-8")
         for path in staging.iterdir():
@@ -100,18 +105,42 @@ def save_model(
             shutil.rmtree(folder)
         staging.rename(folder)
         sync_folder(folder.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{folder}: the model cannot be written ({error})") from error
+    finally:
         shutil.rmtree(staging, ignore_errors=True)
-        raise ArtifactError(
-            f"{folder}: the model cannot be written ({error.strerror or error})"
-        ) from error
+
+
+class _SavedTask(BaseModel):
+    kind: Literal["single_label"]
+    labels: list[str]
+
+
+class _SavedFile(BaseModel):
+    sha256: str
+    size: int
+
+
+class _Settings(BaseModel):
+    """What `bertkit.json` must hold."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    task: _SavedTask
+    long_text: LongText
+    head: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    columns: dict[str, str]
+    label_values: dict[str, str]
+    plugins: dict[str, str]
+    files: dict[str, _SavedFile]
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Read and check `bertkit.json` and the hashes in it; empty for a plain transformers model.
+    """Read and check `bertkit.json`; empty for a plain transformers model.
 
     Raises:
-        ArtifactError: a file is not what was saved, or the format is newer than this bertkit.
+        ArtifactError: it is not what was saved, or its format is newer than this bertkit.
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: there is no such folder; expected a model directory")
@@ -120,24 +149,82 @@ def read_settings(folder: Path) -> dict[str, Any]:
         return {}
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        version, files = settings["format"], settings["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{file}: not readable ({error}); save the model again") from None
+        version = settings["format"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{file}: not readable ({error}); copy the folder again") from None
     if version != FORMAT:
         raise ArtifactError(
             f"{file}: format {version!r}, this bertkit reads {FORMAT}; "
             "update bertkit, or load the folder with plain transformers"
         )
-    for name, entry in files.items():
+    if settings.pop("sha256", None) != _own_hash(settings):
+        raise ArtifactError(_not_as_saved(file))
+    try:
+        _Settings.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{file}: {place}: {first['msg']}; save the model again") from None
+    return settings
+
+
+def verify_files(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Compare the files of a model directory with the hashes in its settings.
+
+    Raises:
+        ArtifactError: one is missing, or not what was saved.
+    """
+    for name, entry in settings.get("files", {}).items():
         path = folder / Path(name).name
         if not path.is_file():
             raise ArtifactError(f"{folder}: {name} is missing; copy the whole folder again")
         if path.stat().st_size != entry["size"] or file_hash(path) != entry["sha256"]:
-            raise ArtifactError(
-                f"{path}: not the file that was saved (its sha256 differs); copy the folder again, "
-                f"or delete {SETTINGS} to load it as it is"
-            )
-    return settings
+            raise ArtifactError(_not_as_saved(path))
+
+
+def _own_hash(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _not_as_saved(path: Path) -> str:
+    return (
+        f"{path}: not the file that was saved (its sha256 differs); copy the folder again, "
+        f"or delete {SETTINGS} to load it as it is"
+    )
+
+
+def saved_component(
+    settings: Mapping[str, Any], place: str, kind: str, options: Mapping[str, Any]
+) -> Component:
+    """Return a component that a saved model names.
+
+    Args:
+        settings: content of `bertkit.json`.
+        place: of the component in the spec, such as `head` or `metrics.0`.
+        kind: of the component.
+        options: of the component, `type` among them.
+
+    Raises:
+        MissingPluginError: no installed plugin provides it.
+        ArtifactError: the installed one does not know these options.
+    """
+    from bertkit.registry import registry
+
+    try:
+        cls = registry().find(kind, str(options.get("type")))
+        return cls.model_validate(dict(options))
+    except UnknownComponentError as error:
+        needed = settings.get("plugins", {}).get(place, "the plugin that provides it")
+        raise MissingPluginError(
+            f"{place}: the model was saved with the {kind} `{options.get('type')}`; "
+            f"install {needed} ({error})"
+        ) from None
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{place}: the installed {kind} `{options.get('type')}` does not take the options "
+            f"that the model was saved with ({error.errors()[0]['msg']}); install the version "
+            "that result.json names"
+        ) from None
 
 
 def load(folder: str | Path, *, device: str = "auto", step: int | None = None) -> Classifier:
@@ -159,7 +246,6 @@ def load(folder: str | Path, *, device: str = "auto", step: int | None = None) -
         'POSITIVE'
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from bertkit.compute import quiet_libraries, resolve_device
@@ -168,12 +254,13 @@ def load(folder: str | Path, *, device: str = "auto", step: int | None = None) -
 
     path = Path(folder)
     is_run = (path / "spec.yaml").is_file()
-    run_dir = path if is_run else path.parent
+    run_dir = path if is_run else path.resolve().parent
     if is_run:
         path = path / "model"
         if not path.is_dir():
             raise ArtifactError(f"{folder}: this run has not saved a model yet; finish it first")
     settings = read_settings(path)
+    verify_files(path, settings)
     check_config(path)
     if not list(path.glob("model*.safetensors")):
         raise ArtifactError(f"{path}: no model.safetensors; bertkit reads safetensors only")
@@ -186,8 +273,9 @@ def load(folder: str | Path, *, device: str = "auto", step: int | None = None) -
             tokenizer = AutoTokenizer.from_pretrained(
                 path, trust_remote_code=False, local_files_only=True
             )
-        except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path}: cannot be loaded ({error})") from error
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ArtifactError(f"{path}: cannot be loaded ({reason})") from error
     if report["missing_keys"]:
         raise ArtifactError(
             f"{path}: a model without a classification head, such as {report['missing_keys']}; "
@@ -213,20 +301,10 @@ def _labels_of(model: PreTrainedModel) -> list[str]:
 
 def _overlay(model: PreTrainedModel, settings: Mapping[str, Any], run_dir: Path, step: int) -> None:
     from bertkit.heads.base import Head
-    from bertkit.registry import registry
 
     if not settings:
         raise ArtifactError(f"{run_dir}: not saved by bertkit, so there are no checkpoints")
-    options = settings["head"]
-    try:
-        cls = registry().find("head", options["type"])
-    except UnknownComponentError as error:
-        needed = settings["plugins"].get("head", "the plugin that provides it")
-        raise MissingPluginError(
-            f"{run_dir}: the head `{options['type']}` is needed to read its checkpoints; "
-            f"install {needed} ({error})"
-        ) from None
-    head = cls.model_validate(options)
+    head = saved_component(settings, "head", "head", settings["head"])
     assert isinstance(head, Head)
     head.overlay(model, CheckpointStore(run_dir / "checkpoints", {}).weights(step))
 
@@ -359,7 +437,9 @@ def model_card(
 
     def inline(text: str) -> str:
         """Show a text from the data as text: no markup of its own."""
-        one_line = " ".join(text.split())[:80]
+        from bertkit.console import printable
+
+        one_line = printable(" ".join(text.split()))[:80]
         return "`" + one_line.replace("`", "'") + "`"
 
     lines = [
@@ -376,7 +456,9 @@ def model_card(
         lines += ["## Scores", "", "| split | score | value |", "|---|---|---|"]
         for split, values in scores.items():
             for key, value in values.items():
-                lines.append(f"| {split} | {key} | {'–' if value is None else f'{value:.4f}'} |")
+                shown = "–" if value is None else f"{value:.4f}"
+                cell = inline(key).replace("|", "\\|")
+                lines.append(f"| {split} | {cell} | {shown} |")
         lines.append("")
     lines += [
         "## Long texts", "",

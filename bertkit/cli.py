@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import wraps
 from itertools import tee
 from pathlib import Path
@@ -50,11 +53,12 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             function(*args, **kwargs)
+            sys.stdout.flush()
         except BertkitError as error:
-            if kwargs.get("debug"):
-                raise
             from bertkit.console import err, printable
 
+            if kwargs.get("debug"):
+                err.print(printable(traceback.format_exc()), markup=False)
             err.print(f"error: {printable(str(error))}", style="red", markup=False)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
@@ -62,8 +66,8 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 
             err.print("interrupted", style="red")
             raise typer.Exit(130) from None
-        except BrokenPipeError:
-            sys.stderr.close()
+        except BrokenPipeError:  # the reader has gone, as in `… | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
 
     return guarded
@@ -117,25 +121,22 @@ def run(
     progress = start_log(quiet=quiet, debug=debug)
     overrides = [*(set_ or ()), *(["offline=true"] if offline else ())]
     parsed = RunSpec.from_file(spec, overrides)
+    from shlex import quote
+
     from bertkit import engine
 
+    parsed = engine.complete(parsed, resume=resume)
     try:
         result = engine.run(parsed, resume=resume, overwrite=overwrite, progress=progress)
     except KeyboardInterrupt:
-        line = f"bertkit run {spec}"
-        line += "".join(f" --set {_quoted(item)}" for item in set_ or ())
-        line += f" --set output={parsed.output}" if parsed.output is None else ""
-        raise Interrupted(f"interrupted; go on with: {line} --resume") from None
+        kept = Path(str(parsed.output), "spec.yaml")
+        line = f"bertkit run {quote(str(kept))} --resume"
+        advice = f"go on with: {line}" if kept.is_file() else "nothing was computed yet"
+        raise Interrupted(f"interrupted; {advice}") from None
     scores_table(result.metrics)
     if not quiet:
         err.print(f"\nmodel    {result.model_dir}", markup=False)
-        err.print(f'predict  bertkit predict {_quoted(result.model_dir)} "a text"', markup=False)
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
+        err.print(f'predict  bertkit predict {quote(result.model_dir)} "a text"', markup=False)
 
 
 @app.command()
@@ -156,11 +157,19 @@ def predict(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Classify texts: from the command line, a file, standard input, or typed in until `q`."""
+    """Classify texts: from the command line, a file, standard input, or typed in until `q`.
+
+    In csv and tsv a text that a spreadsheet would take for a formula gets a ' in front.
+    """
     from bertkit.predicting import Sink, read_texts
 
     if texts and file:
         raise SpecError("give texts or --file, not both")
+    if text and not file:
+        raise SpecError("--text names a column of --file, which is not given")
+    typed_in = not texts and not file and sys.stdin.isatty()
+    if typed_in and out:
+        raise SpecError("--out needs texts: give them, or --file, or a pipe")
     policy = _keep(keep)
     sink = Sink(out)  # refuses a bad name before the model is loaded
     from bertkit.artifact import load
@@ -168,7 +177,7 @@ def predict(
 
     start_log(quiet=quiet, debug=debug)
     classifier = load(folder, step=step)
-    if not texts and not file and sys.stdin.isatty():
+    if typed_in:
         _converse(classifier, policy)
         return
     column = text or classifier.settings.get("columns", {}).get("text", "text")
@@ -189,11 +198,17 @@ def _keep(value: str | None) -> Literal["head", "tail", "head+tail"] | None:
 def _converse(classifier: Any, keep: Any) -> None:
     from bertkit.console import err, out, printable
 
+    with suppress(ImportError):
+        import readline  # noqa: F401 - gives `input` arrow keys and a history
     err.print(f"labels: {', '.join(map(printable, classifier.labels))}; q to leave", markup=False)
+    prompt = "text> " if out.is_terminal else ""
     while True:
         try:
-            line = input("text> ").strip()
-        except EOFError:
+            line = input(prompt).strip()
+        except (EOFError, KeyboardInterrupt) as end:
+            err.print()
+            if isinstance(end, KeyboardInterrupt):
+                raise
             break
         if line == "q":
             break
@@ -226,11 +241,14 @@ def evaluate(
     """Score a saved model on labelled texts."""
     from bertkit.artifact import load
     from bertkit.console import scores_table, start_log
-    from bertkit.predicting import evaluate_file, write_json
+    from bertkit.predicting import check_out, evaluate_file, write_json
 
+    policy = _keep(keep)
+    if out:
+        check_out(out, (".json",))
     start_log(quiet=quiet, debug=debug)
     classifier = load(folder, step=step)
-    scores = evaluate_file(classifier, data, text=text, label=label, keep=_keep(keep))
+    scores = evaluate_file(classifier, data, text=text, label=label, keep=policy)
     if out:
         write_json(out, {"metrics": scores.metrics, "report": scores.report, "texts": scores.texts})
     scores_table({data.name: scores.metrics})

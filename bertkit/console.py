@@ -45,8 +45,8 @@ class Bars:
         from rich import progress as rich
 
         columns = (
-            rich.TextColumn("{task.description:>18}"),
-            rich.BarColumn(bar_width=30),
+            rich.TextColumn("{task.description}"),
+            rich.BarColumn(bar_width=20),  # a line of less than 80 columns, or ^C would wrap it
             rich.MofNCompleteColumn(),
             rich.TimeElapsedColumn(),
             rich.TextColumn("left"),
@@ -95,7 +95,8 @@ def start_log(*, quiet: bool, debug: bool) -> Progress:
         when = record["time"].strftime("%H:%M:%S")
         words = "warning: " if record["level"].name == "WARNING" else ""
         place = f" [{record['name']}:{record['line']}]" if debug else ""
-        err.print(f"{when} {words}{record['message']}{place}", style=style, markup=False)
+        shown = printable(record["message"])
+        err.print(f"{when} {words}{shown}{place}", style=style, markup=False)
 
     logger.remove()
     # errors are shown once, by the command itself
@@ -112,6 +113,7 @@ def start_log(*, quiet: bool, debug: bool) -> Progress:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output; as tab-separated lines where that is no terminal."""
+    columns, rows = _shown(columns), [_shown(row) for row in rows]
     if not out.is_terminal:
         for row in (columns, *rows):
             print("\t".join(row))  # noqa: T201 - this is the command's output
@@ -122,6 +124,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         grid.add_row(*map(_literal, row))
     out.print(grid)
+
+
+def _shown(cells: Sequence[str]) -> list[str]:
+    return [printable(cell).replace("\n", "\\n") for cell in cells]
 
 
 def _literal(text: str) -> Any:

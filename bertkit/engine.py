@@ -8,13 +8,13 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from loguru import logger
 
@@ -39,6 +39,8 @@ AGREEMENT = 1e-4
 """Largest difference between the logits that were trained and those of the saved model,
 relative to the largest logit where that is above 1."""
 COMPARED_TEXTS = 200
+PROBE = ".writable"
+"""Written and removed to see whether a folder can be written."""
 PACKAGES = (
     "torch", "transformers", "datasets", "tokenizers", "accelerate", "safetensors", "numpy",
     "scikit-learn", "evaluate",
@@ -72,9 +74,11 @@ def run(
         >>> result.metrics["validation"]["accuracy"]  # doctest: +SKIP
         0.93
     """
+    if resume and overwrite:
+        raise SpecError("--resume and --overwrite (resume=, overwrite=): give one of them")
     if isinstance(spec, (str, Path)):
         spec = RunSpec.from_file(spec)
-    spec = complete(RunSpec.parse(spec, base=Path.cwd()))
+    spec = complete(RunSpec.parse(spec, base=Path.cwd()), resume=resume)
     with ExitStack() as stack:
         session = stack.enter_context(_session(spec, resume, overwrite, progress))
         if session.finished:
@@ -121,13 +125,16 @@ def run(
         return session.finish(spec, splits, tokens, fitted, scores)
 
 
-def complete(spec: RunSpec) -> RunSpec:
+def complete(spec: RunSpec, *, resume: bool = False) -> RunSpec:
     """Fill in what the user left open, and let every component check its options."""
     done = spec.model_copy(update={"trainer": spec.trainer.completed(spec.head)})
     if done.output is None:
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        folder = Path.cwd() / "runs" / f"{spec.dataset.type}-{stamp}"
-        done = done.model_copy(update={"output": str(folder)})
+        if resume:
+            raise SpecError(
+                "output: not set, so there is no telling which run to resume; name its folder "
+                "(--set output=runs/…), or run the spec.yaml in it"
+            )
+        done = done.model_copy(update={"output": str(_new_folder(spec.dataset.type))})
     for component in components(done).values():
         component.check()
     size = len(done.to_yaml().encode())
@@ -137,6 +144,15 @@ def complete(spec: RunSpec) -> RunSpec:
             "have; keep the texts in a file (`type: files`) or give a frame from Python"
         )
     return done
+
+
+def _new_folder(name: str) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
+        folder = Path.cwd() / "runs" / f"{name}-{stamp}{suffix}"
+        if not folder.exists():
+            break
+    return folder
 
 
 def components(spec: RunSpec) -> dict[str, Component]:
@@ -307,6 +323,7 @@ class _Session:
     def __init__(self, spec: RunSpec, run_dir: Path, resumed: bool, progress: Progress) -> None:
         self.run = Run(spec, run_dir, resumed)
         self.run_dir, self.model_dir = run_dir, run_dir / "model"
+        self.log_file = _LogFile(run_dir / "log.txt")
         self.finished: RunResult | None = None
         self.record: object = None
         self.settled = resumed
@@ -354,6 +371,9 @@ class _Session:
 
     def settle(self) -> None:
         """Write down what runs: from here on the run directory is worth keeping."""
+        if not self.run.resumed:
+            _clear(self.run_dir)
+        self.log_file.open()
         write_durably(self.run_dir / "spec.yaml", MARK + self.run.spec.to_yaml())
         self.settled = True
 
@@ -475,17 +495,17 @@ def _session(
         session.finished = RunResult.read(run_dir)
         yield session
         return
-    if overwrite and run_dir.exists():
-        _clear(run_dir)
     made = _make_folders(run_dir)
+    if resumed:
+        session.log_file.open()
     sink = logger.add(
-        run_dir / "log.txt",
+        session.log_file,
         format="{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {message}",
         filter=lambda record: record["extra"].get("bertkit_run") == session.key,
-        level="DEBUG", diagnose=False, backtrace=False, encoding="utf-8",
+        level="DEBUG", diagnose=False, backtrace=False,
     )  # fmt: skip
     with ExitStack() as stack:
-        stack.callback(lambda: None if session.settled else _undo(run_dir, made))
+        stack.callback(lambda: None if session.settled else _remove_empty(made))
         stack.callback(logger.remove, sink)
         stack.enter_context(compute.network(spec.offline))
         stack.enter_context(compute.quiet_libraries())
@@ -499,7 +519,7 @@ def _session(
         except BaseException as error:
             session.observe("bertkit_run_failed", error=error)
             level = "ERROR" if isinstance(error, BertkitError) else "CRITICAL"
-            session.log.log(level, f"{type(error).__name__}: {error}")
+            session.log.log(level, f"{type(error).__name__}: {error}".removesuffix(": "))
             raise
 
 
@@ -530,12 +550,15 @@ def _check_output(spec: RunSpec, run_dir: Path, resume: bool, overwrite: bool) -
         ArtifactError: the folder holds something else, or a run that was not to be touched.
         CheckpointError: the run to resume had another spec.
     """
-    if run_dir.exists() and not run_dir.is_dir():
-        raise ArtifactError(f"output: {run_dir} is a file; expected a folder")
     try:
-        empty = not run_dir.exists() or not any(run_dir.iterdir())
+        if run_dir.exists() and not run_dir.is_dir():
+            raise ArtifactError(f"output: {run_dir} is a file; expected a folder")
+        # a run killed while it wrote its first file left no more than that behind
+        empty = not run_dir.exists() or all(map(_is_staged, run_dir.iterdir()))
     except OSError as error:
-        raise ArtifactError(f"output: {run_dir} cannot be read ({error.strerror})") from None
+        raise ArtifactError(
+            f"output: {run_dir} cannot be used ({error.strerror}); choose another folder"
+        ) from None
     if empty:
         return False
     if not _is_run(run_dir):
@@ -576,25 +599,62 @@ def _make_folders(run_dir: Path) -> list[Path]:
     missing = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        probe = run_dir / ".writable"
+        probe = run_dir / PROBE
         probe.touch()
         probe.unlink()
     except OSError as error:
+        _remove_empty(missing)
         raise ArtifactError(
             f"output: {run_dir} cannot be written ({error.strerror or error}); choose another"
         ) from None
     return missing
 
 
-def _undo(run_dir: Path, made: list[Path]) -> None:
-    (run_dir / "log.txt").unlink(missing_ok=True)
-    for folder in made:
-        if not any(folder.iterdir()):
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
             folder.rmdir()
 
 
 def _clear(run_dir: Path) -> None:
-    for name in ("spec.yaml", "result.json", "log.txt"):
+    """Remove what an earlier run left here, and nothing else; spec.yaml is to be replaced."""
+    staged = [path.name for path in run_dir.iterdir() if _is_staged(path)]
+    # result.json first: a run that looks finished is whole
+    for name in ("result.json", "log.txt", *staged):
         (run_dir / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "model"):
+    for name in ("model", ".model.partial", "checkpoints"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
+
+
+def _is_staged(path: Path) -> bool:
+    return path.name == PROBE or path.name.startswith((".spec.yaml.", ".result.json."))
+
+
+class _LogFile:
+    """log.txt; its lines are kept in memory until the run directory is worth keeping."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.early: list[str] = []
+        self.file: IO[str] | None = None
+
+    def open(self) -> None:
+        if self.file is None:
+            self.file = self.path.open("a", encoding="utf-8", errors="backslashreplace")
+            self.file.writelines(self.early)
+            self.file.flush()
+
+    def write(self, message: str) -> None:
+        if self.file is None:
+            self.early.append(message)
+        else:
+            self.file.write(message)
+
+    def flush(self) -> None:
+        if self.file is not None:
+            self.file.flush()
+
+    def stop(self) -> None:
+        """Close the file; loguru calls this when the sink is removed."""
+        if self.file is not None:
+            self.file.close()

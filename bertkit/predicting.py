@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from bertkit import yaml12
-from bertkit.datasets.files import Files, plain, read_table
+from bertkit.checkpoints import write_durably
+from bertkit.datasets.files import plain, read_table
 from bertkit.datasets.splits import check_columns, labelled_rows
 from bertkit.errors import ArtifactError, DataError, SpecError
-from bertkit.records import Context, Scores
+from bertkit.records import Context, Scores, to_json
 
 if TYPE_CHECKING:
     from bertkit.artifact import Classifier, Prediction
@@ -34,16 +35,16 @@ def read_texts(file: Path | None, column: str) -> Iterator[str]:
         DataError: the file cannot be read, or has no such column.
     """
     if file is None:
-        yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        yield from _lines(sys.stdin.buffer, "standard input")
         return
     if file.suffix.lower() == ".txt":
         try:
-            with file.open(encoding="utf-8-sig") as lines:
-                yield from (line.rstrip("\n") for line in lines if line.strip())
+            with file.open("rb") as lines:
+                yield from _lines(lines, f"--file: {file}")
         except FileNotFoundError:
             raise DataError(f"--file: there is no file {file}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"--file: {file} cannot be read as UTF-8 text ({error})") from None
+        except OSError as error:
+            raise DataError(f"--file: {file} cannot be read ({error.strerror})") from None
         return
     table = read_table(file, plain({"text": column}), field="--file")
     check_columns(table.column_names, {"--text": column}, str(file))
@@ -52,6 +53,31 @@ def read_texts(file: Path | None, column: str) -> Iterator[str]:
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{file}, row {number}: expected a text, found {text!r}")
         yield text
+
+
+def _lines(source: Iterable[bytes], where: str) -> Iterator[str]:
+    for number, line in enumerate(source, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise DataError(f"{where}, line {number}: not UTF-8 text; save it as UTF-8") from None
+        if text.strip():
+            yield text
+
+
+def check_out(path: Path, endings: tuple[str, ...]) -> None:
+    """Refuse a name for an output file, before anything expensive.
+
+    Raises:
+        SpecError: another ending, a folder, or in a folder that is not there.
+    """
+    if path.suffix.lower() not in endings:
+        expected = " or ".join(filter(None, [", ".join(endings[:-1]), endings[-1]]))
+        raise SpecError(f"--out: {path} should end in {expected}")
+    if not path.parent.is_dir():
+        raise SpecError(f"--out: there is no folder {path.parent}")
+    if path.is_dir():
+        raise SpecError(f"--out: {path} is a folder; expected a file")
 
 
 class Sink:
@@ -69,12 +95,7 @@ class Sink:
         self.file: IO[str] | None = None
         if path is None:
             return
-        if path.suffix.lower() not in (".jsonl", ".csv", ".tsv"):
-            raise SpecError(f"--out: {path} should end in .jsonl, .csv or .tsv")
-        if not path.parent.is_dir():
-            raise SpecError(f"--out: there is no folder {path.parent}")
-        if path.is_dir():
-            raise SpecError(f"--out: {path} is a folder; expected a file")
+        check_out(path, (".jsonl", ".csv", ".tsv"))
         self.staging = path.with_name(f".{path.name}.{os.getpid()}")
 
     def __enter__(self) -> Write:
@@ -83,9 +104,7 @@ class Sink:
         try:
             self.file = self.staging.open("w", encoding="utf-8", newline="")
         except OSError as error:
-            raise ArtifactError(
-                f"--out: {self.path} cannot be written ({error.strerror})"
-            ) from None
+            raise _cannot_write(self.path, error) from None
         if self.path.suffix.lower() == ".jsonl":
             return self._json
         delimiter = "\t" if self.path.suffix.lower() == ".tsv" else ","
@@ -93,15 +112,21 @@ class Sink:
         self.header = False
         return self._row
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         if self.file is None:
             return
-        self.file.close()
-        if kind is None:
-            assert self.path is not None
-            self.staging.replace(self.path)
-        else:
-            self.staging.unlink(missing_ok=True)
+        assert self.path is not None
+        try:
+            self.file.close()
+            if kind is None:
+                self.staging.replace(self.path)
+        except OSError as failure:
+            error = failure
+        self.staging.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(self.path, error) from None
 
     def _print(self, text: str, found: Prediction) -> None:
         from bertkit.console import printable
@@ -122,9 +147,13 @@ class Sink:
         self.rows.writerow(cells + [f"{score:.6f}" for score in found.scores.values()])
 
 
+def _cannot_write(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(f"--out: {path} cannot be written ({error.strerror}); choose another")
+
+
 def _cell(text: str) -> str:
     """Keep a spreadsheet from taking a text for a formula."""
-    return f"'{text}" if text[:1] in "=+-@\t\r" else text
+    return f"'{text}" if text[:1] in "=+-@\t\r\n＝＋－＠" else text
 
 
 def evaluate_file(
@@ -140,29 +169,33 @@ def evaluate_file(
     Raises:
         DataError: the file cannot be read, or has labels that the model does not know.
     """
-    from bertkit.metrics.base import Metric
-    from bertkit.registry import registry
-    from bertkit.scoring import compute_scores
-
-    columns = classifier.settings.get("columns", {})
-    loader = Files.model_validate(
-        {
-            "train": str(data),
-            "validation": 0,
-            "text": text or columns.get("text", "text"),
-            "label": label or columns.get("label", "label"),
-        }
-    )
-    names = classifier.settings.get("label_values") or {name: name for name in classifier.labels}
-    rows = labelled_rows(loader, names, Context())
-    metrics = []
-    for options in classifier.settings.get("metrics", [{"type": "accuracy"}, {"type": "f1"}]):
-        metric = registry().find("metric", options["type"]).model_validate(options)
-        assert isinstance(metric, Metric)
-        metrics.append(metric)
     import numpy as np
     import torch
+    from datasets import Dataset
 
+    from bertkit.artifact import saved_component
+    from bertkit.datasets.memory import Memory
+    from bertkit.metrics.base import Metric
+    from bertkit.scoring import compute_scores
+
+    settings = classifier.settings
+    columns = {"text": text, "label": label}
+    for role, column in columns.items():
+        columns[role] = column or settings.get("columns", {}).get(role, role)
+    table = read_table(data, plain(columns), field="data")
+    check_columns(table.column_names, {f"--{k}": str(v) for k, v in columns.items()}, str(data))
+    if not table.num_rows:
+        raise DataError(f"{data}: no rows; expected labelled texts")
+    names = settings.get("label_values") or {name: name for name in classifier.labels}
+    source = Memory.model_validate(
+        {"data": {str(data): Dataset(table)}, "train": str(data), **columns}
+    )
+    rows = labelled_rows(source, names, Context())
+    saved = settings.get("metrics", [{"type": "accuracy"}, {"type": "f1"}])
+    metrics = [
+        cast("Metric", saved_component(settings, f"metrics.{i}", "metric", options))
+        for i, options in enumerate(saved)
+    ]
     tokens = classifier.tokens(rows["text"][:], keep=keep)
     logits = torch.from_numpy(classifier.logits_of(tokens))
     labels = np.asarray(rows["label"], dtype=np.int64)
@@ -170,18 +203,15 @@ def evaluate_file(
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON; NaN becomes null."""
+    """Write a JSON file that is there whole or not at all; NaN becomes null.
 
-    def plain_value(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain_value(item) for key, item in value.items()}
-        return None if isinstance(value, float) and value != value else value
-
+    Raises:
+        ArtifactError: it cannot be written.
+    """
     try:
-        text = json.dumps(plain_value(content), ensure_ascii=False, indent=2) + "\n"
-        path.write_text(text, encoding="utf-8")
+        write_durably(path, to_json(content))
     except OSError as error:
-        raise ArtifactError(f"--out: {path} cannot be written ({error.strerror})") from None
+        raise _cannot_write(path, error) from None
 
 
 def describe(folder: Path) -> Iterable[tuple[str, str]]:
@@ -190,7 +220,7 @@ def describe(folder: Path) -> Iterable[tuple[str, str]]:
     Raises:
         ArtifactError: it is neither.
     """
-    from bertkit.artifact import SETTINGS
+    from bertkit.artifact import read_settings
     from bertkit.records import RunResult
 
     model = folder / "model" if (folder / "spec.yaml").is_file() else folder
@@ -211,19 +241,19 @@ def describe(folder: Path) -> Iterable[tuple[str, str]]:
         yield "checkpoints", ", ".join(steps)
     if not (model / "config.json").is_file():
         return
+    settings = read_settings(model)
     try:
         config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-        file = model / SETTINGS
-        settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{model}: cannot be read ({error})") from None
-    yield "model", f"{config.get('model_type')}, {', '.join(config.get('architectures') or [])}"
-    labels = settings.get("task", {}).get("labels") or list(config.get("id2label", {}).values())
-    yield "labels", ", ".join(map(str, labels))
+        kind, classes = config.get("model_type"), config.get("architectures") or []
+        labels = settings["task"]["labels"] if settings else config.get("id2label", {}).values()
+        yield "model", ", ".join(map(str, [kind, *classes]))
+        yield "labels", ", ".join(map(str, labels))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ArtifactError(f"{model / 'config.json'}: cannot be read ({error})") from None
     if settings:
-        yield "head", json.dumps(settings.get("head"))
-        yield "long texts", json.dumps(settings.get("long_text"))
-        yield "plugins needed", ", ".join(settings.get("plugins", {}).values()) or "none"
+        yield "head", json.dumps(settings["head"])
+        yield "long texts", json.dumps(settings["long_text"])
+        yield "plugins needed", ", ".join(settings["plugins"].values()) or "none"
     for path in sorted(model.iterdir()):
         known = settings.get("files", {}).get(path.name, {}).get("sha256", "")
         yield path.name, f"{path.stat().st_size:,} bytes  {known[:16]}".rstrip()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -155,6 +156,19 @@ class Scores:
     texts: int = 0
 
 
+def to_json(value: Any) -> str:
+    """Return strict JSON text, numbers that are not finite as null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: finite(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
 @dataclass(frozen=True)
 class Run:
     """A run as observers see it."""
@@ -192,8 +206,8 @@ class RunResult:
     task: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the result as JSON text."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+        """Return the result as JSON text, numbers that are not finite as null."""
+        return to_json(asdict(self))
 
     @classmethod
     def read(cls, run_dir: str | Path) -> RunResult:
