@@ -66,7 +66,15 @@ def as_text(value: Any) -> Any:
 def anchored(value: str, info: ValidationInfo) -> str:
     """Make a path absolute against the folder given as validation context `{"base": folder}`."""
     base: Any = (info.context or {}).get("base")
-    return value if base is None else str(Path(base, Path(value).expanduser()))
+    if base is None:
+        return value
+    try:
+        return str(Path(base, Path(value).expanduser()))
+    except RuntimeError:
+        raise ValueError(
+            f"found {value}, but `{Path(value).parts[0]}` is no user's home folder here; "
+            "write the folder out"
+        ) from None
 
 
 SpecPath = Annotated[str, Field(min_length=1), BeforeValidator(as_text), AfterValidator(anchored)]

@@ -276,7 +276,9 @@ class RunSpec(Options):
 
     def to_json(self) -> str:
         """Return the spec as JSON, every field spelled out."""
-        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n"
+        text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n"
+        # what nobody can see is written as an escape, which is all that the reader takes
+        return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def schema() -> dict[str, Any]:
@@ -308,10 +310,10 @@ def _put(node: Any, keys: list[str], value: Any, text: str, slot: Slot | None) -
     if not keys:
         return value
     if isinstance(node, (list, tuple)):
-        if not keys[0].isdigit() or int(keys[0]) >= len(node):
+        if not keys[0].isdecimal() or int(keys[0]) >= len(node):
             raise SpecError(
                 f"--set {text}: `{keys[0]}` is no place in a list of {len(node)}; "
-                f"expected a number from 0 to {len(node) - 1}"
+                "places are counted from 0"
             )
         items = list(node)
         item = items[int(keys[0])]
@@ -320,7 +322,7 @@ def _put(node: Any, keys: list[str], value: Any, text: str, slot: Slot | None) -
         items[int(keys[0])] = _put(item, keys[1:], value, text, None)
         return items
     if node is not None and not isinstance(node, Mapping):
-        raise SpecError(f"--set {text}: `{keys[0]}` cannot be set inside {node!r}")
+        raise SpecError(f"--set {text}: `{keys[0]}` cannot be set inside {_show(node)}")
     mapping = dict(node or {})
     mapping[keys[0]] = _put(mapping.get(keys[0]), keys[1:], value, text, None)
     return mapping
