@@ -104,6 +104,7 @@ def run(
             model = session.record = spec.head.build(encoder, splits.task, ctx)
             ctx = _describe_model(model, spec, ctx)
             encoded = {k: spec.head.encode(model, split, ctx) for k, split in tokens.items()}
+            _describe_plan(spec, encoded["train"], ctx)
             _dry_pass(model, encoded["train"], splits.task, ctx)
 
         with session.stage("train"):
@@ -218,6 +219,14 @@ def _describe_model(model: nn.Module, spec: RunSpec, ctx: Context) -> Context:
     ctx.note("precision", {"used": precision, "reason": reason})
     ctx.say(f"device: {compute.describe_device(ctx.device)}, {precision} ({reason})")
     return ctx.with_(precision=precision)
+
+
+def _describe_plan(spec: RunSpec, train: Encoded, ctx: Context) -> None:
+    from bertkit.trainers.training import Plan
+
+    plan = Plan(spec.trainer, train, spec.seed)
+    # asked here, so that a train split too small for the options is refused before training
+    ctx.say(f"plan: {plan.steps_per_epoch} optimizer steps an epoch, {plan.steps} in all")
 
 
 def _dry_pass(model: nn.Module, train: Encoded, task: Task, ctx: Context) -> None:
@@ -550,6 +559,8 @@ def _check_output(spec: RunSpec, run_dir: Path, resume: bool, overwrite: bool) -
         ArtifactError: the folder holds something else, or a run that was not to be touched.
         CheckpointError: the run to resume had another spec.
     """
+    if "\0" in str(run_dir):
+        raise ArtifactError(f"output: {str(run_dir)!r} holds a null character; choose another")
     try:
         if run_dir.exists() and not run_dir.is_dir():
             raise ArtifactError(f"output: {run_dir} is a file; expected a folder")

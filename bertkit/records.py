@@ -226,5 +226,7 @@ class RunResult:
                 "give the folder that `bertkit run` wrote"
             ) from None
         except (OSError, ValueError, TypeError) as error:
-            raise ArtifactError(f"{path}: not a result of bertkit ({error})") from None
+            raise ArtifactError(
+                f"{path}: not a result of bertkit ({error}); run it again, or copy the file again"
+            ) from None
         return replace(result, history=tuple(result.history), warnings=tuple(result.warnings))
