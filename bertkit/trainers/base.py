@@ -115,7 +115,13 @@ class Trainer(Component):
         description="Metric on validation that decides which weights are kept at the end, or "
         "`loss`. `auto`: the first of `metrics`; null: the last weights.",
     )
-    early_stopping: Annotated[EarlyStopping | None, BeforeValidator(_patience)] = Field(
+    early_stopping: Annotated[
+        EarlyStopping | None,
+        BeforeValidator(
+            _patience,
+            json_schema_input_type=EarlyStopping | Annotated[int, Field(ge=1)] | None,
+        ),
+    ] = Field(
         None, description="Stop when `best` no longer improves; a number is short for its patience."
     )
     baseline: bool = Field(False, description="Score the validation split before training, too.")
