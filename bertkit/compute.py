@@ -8,13 +8,14 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from bertkit.component import Options, SpecPath
-from bertkit.errors import SpecError
+from bertkit.errors import BertkitError, SpecError
 
 OFFLINE_VARIABLES = {
     "HF_HUB_OFFLINE": "1",
@@ -178,17 +179,80 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def hub_snapshot(
+    name: str,
+    revision: str | None,
+    patterns: Sequence[str],
+    *,
+    kind: Literal["encoder", "dataset"],
+    offline: bool,
+    error: type[BertkitError],
+) -> Path:
+    """Return the folder of a hub repository's files in the cache; its name is the commit.
+
+    Args:
+        name: of the repository.
+        revision: branch, tag or commit; main where None.
+        patterns: of the files wanted.
+        kind: for messages, and where to look.
+        offline: take what the cache has.
+        error: what to raise.
+
+    Raises:
+        BertkitError: of the kind `error`; it is not there, or cannot be reached.
+    """
+    from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
+
+    place = f"{kind}.name: {name}"
+    try:
+        folder = snapshot_download(
+            name,
+            repo_type="model" if kind == "encoder" else kind,
+            revision=revision,
+            allow_patterns=[*patterns],
+            local_files_only=offline,
+        )
+    except hub.HFValidationError as problem:
+        raise error(f"{place} is neither a folder nor a name on the hub ({problem})") from None
+    except hub.RevisionNotFoundError:
+        raise error(f"{kind}.revision: {name} has no revision {revision}") from None
+    except hub.GatedRepoError:
+        raise error(
+            f"{place}: its owner lets in only those who asked; ask on its page on the hub, then "
+            "log in: `hf auth login`"
+        ) from None
+    except hub.RepositoryNotFoundError:
+        raise error(
+            f"{place}: no such {kind} on the hub, and no such folder here; check the name "
+            "(what is private needs a token: `hf auth login`)"
+        ) from None
+    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled):
+        why = "the run is offline" if offline else "the hub cannot be reached"
+        wanted = f"its revision {revision}" if revision else "it"
+        raise error(
+            f"{place}: {why}, and {wanted} is not in the cache; run once with the network, or "
+            "give a folder"
+        ) from None
+    except (hub.HfHubHTTPError, OSError) as problem:
+        reason = str(problem).strip().partition("\n")[0]
+        raise error(f"{place} cannot be downloaded ({reason})") from None
+    return Path(folder)
+
+
 @contextlib.contextmanager
 def network(offline: bool) -> Iterator[None]:
     """Keep every library off the network inside the block, where `offline` is true."""
     if not offline:
         yield
         return
-    before = {name: os.environ.get(name) for name in OFFLINE_VARIABLES}
-    os.environ.update(OFFLINE_VARIABLES)
+    # imported first: they read the variables once and would stay offline for good
     import datasets
+    import evaluate  # noqa: F401
     import huggingface_hub.constants as hub
 
+    before = {name: os.environ.get(name) for name in OFFLINE_VARIABLES}
+    os.environ.update(OFFLINE_VARIABLES)
     flags = (hub.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)
     hub.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
@@ -207,8 +271,10 @@ def quiet_libraries() -> Iterator[None]:
     """Silence bars, advice and usage counts of the libraries: bertkit says what matters itself."""
     import datasets
     import transformers
+    from huggingface_hub.utils import logging as hub_log
 
     log = transformers.utils.logging
+    hub_level = hub_log.get_verbosity()
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     datasets_bars = datasets.are_progress_bars_disabled()
     datasets_level = datasets.logging.get_verbosity()
@@ -218,12 +284,14 @@ def quiet_libraries() -> Iterator[None]:
     log.disable_progress_bar()
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
+    hub_log.set_verbosity_error()
     try:
         yield
     finally:
         datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
         log.set_verbosity(level)
         datasets.logging.set_verbosity(datasets_level)
+        hub_log.set_verbosity(hub_level)
         if bars:
             log.enable_progress_bar()
         if not datasets_bars:

@@ -19,7 +19,9 @@ Fraction = Annotated[float, Field(ge=0, lt=1, strict=True)]
 class Sample(Options):
     """How many texts to keep of each split, drawn by a seeded shuffle."""
 
-    train: int | None = Field(None, ge=1, description="Texts to keep for training.")
+    train: int | None = Field(
+        None, ge=1, description="Texts to keep for training, before shares are held out of them."
+    )
     validation: int | None = Field(None, ge=1, description="Texts to keep for validation.")
     test: int | None = Field(None, ge=1, description="Texts to keep for the test.")
     seed: int | None = Field(

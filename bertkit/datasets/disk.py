@@ -29,13 +29,17 @@ class Disk(DatasetLoader):
 
         folder = Path(self.path)
         if not folder.is_dir():
-            raise DataError(f"dataset.path: there is no folder {folder}")
+            raise DataError(
+                f"dataset.path: there is no folder {folder}; expected one that `save_to_disk` "
+                "wrote (for csv or json files use `type: files`)"
+            )
         ctx.say(f"reading {folder}")
         try:
             loaded = load_from_disk(str(folder))
         except Exception as error:
             raise DataError(
-                f"dataset.path: {folder} is no dataset that `save_to_disk` wrote "
-                f"({type(error).__name__}: {error}); for csv or json files use `type: files`"
+                f"dataset.path: {folder} is no dataset that `save_to_disk` wrote, or a part of it "
+                f"is missing ({type(error).__name__}: {error}); save it again, or use "
+                "`type: files` for csv or json files"
             ) from error
         return loaded if isinstance(loaded, DatasetDict) else DatasetDict(train=loaded)

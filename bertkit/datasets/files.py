@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +12,7 @@ from pydantic import Field, model_validator
 
 from bertkit.component import SpecPath
 from bertkit.datasets.base import DatasetLoader, Fraction
+from bertkit.datasets.splits import check_columns
 from bertkit.errors import DataError
 from bertkit.registry import suggest
 
@@ -78,6 +81,7 @@ class Files(DatasetLoader):
         import pyarrow as pa
         from datasets import Dataset, DatasetDict
 
+        wanted = {"dataset.text": self.text, "dataset.label": self.label}
         splits = {}
         for name in ("train", "validation", "test"):
             value = getattr(self, name)
@@ -86,10 +90,12 @@ class Files(DatasetLoader):
             tables = []
             for path in [value] if isinstance(value, str) else value:
                 ctx.say(f"reading {path}")
-                tables.append(read_table(Path(path), self, field=f"dataset.{name}"))
+                table = read_table(Path(path), self, field=f"dataset.{name}")
+                check_columns(table.column_names, wanted, path, hint=self._hint(Path(path)))
+                tables.append(table.select([*dict.fromkeys(wanted.values())]))
             try:
                 table = pa.concat_tables(tables, promote_options="permissive")
-            except pa.ArrowInvalid as error:
+            except pa.ArrowException as error:
                 raise DataError(
                     f"dataset.{name}: the files have columns of different types ({error}); "
                     "make them alike"
@@ -97,58 +103,81 @@ class Files(DatasetLoader):
             splits[name] = Dataset(table)
         return DatasetDict(splits)
 
+    def _hint(self, path: Path) -> str:
+        if _kind(path, self) not in ("csv", "tsv") or self.columns:
+            return ""
+        return (
+            " If the file has no header line, name its columns in dataset.columns; if something "
+            "else stands between its columns, say so in dataset.delimiter."
+        )
+
 
 def read_table(path: Path, options: Files, field: str = "data") -> pa.Table:
     """Read one file into an Arrow table.
+
+    Args:
+        path: of the file.
+        options: format, encoding, delimiter, quote and columns.
+        field: what a message calls the place that names the file.
 
     Raises:
         DataError: with the file, what was found there, and what to do.
     """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    _check_file(path, field)
-    kind = options.format or SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        raise DataError(
-            f"{path}: the ending {path.suffix or '(none)'} says nothing about the format; expected "
-            f"one of {', '.join(SUFFIXES)}, or set dataset.format"
-        )
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty; expected a header line and rows")
     try:
+        _check_file(path, field)
+        kind = _kind(path, options)
+        if kind is None:
+            raise DataError(
+                f"{path}: the ending {path.suffix or '(none)'} says nothing about the format; "
+                f"expected one of {', '.join(SUFFIXES)}, or set dataset.format"
+            )
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty; expected labelled texts")
         if kind == "parquet":
-            import pyarrow.parquet as pq
-
-            return pq.read_table(path)
-        if kind == "arrow":
-            return _read_arrow(path)
-        if kind == "jsonl":
-            return _read_json(path, options)
-        return _read_delimited(path, options, "\t" if kind == "tsv" else ",")
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise DataError(_explain(path, kind, options, str(error))) from None
-    except UnicodeDecodeError as error:
-        raise DataError(_not_encoded(path, options, error.start)) from None
+            table = pq.read_table(path)
+        elif kind == "arrow":
+            table = _read_arrow(path)
+        elif kind == "jsonl":
+            table = _read_json(path, options)
+        else:
+            table = _read_delimited(path, options, "\t" if kind == "tsv" else ",")
+    except UnicodeError:
+        raise DataError(_not_encoded(path, options)) from None
+    except pa.ArrowException as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{path}: not a readable {kind} file ({reason}); check it, or set dataset.format"
+        ) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read as {kind} ({error.strerror or error})") from None
+        raise DataError(f"{field}: {path} cannot be read ({error.strerror or error})") from None
+    names = table.column_names
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"{path}: two columns are called {', '.join(f'`{name}`' for name in twice)}; rename one"
+        )
+    return table
+
+
+def _kind(path: Path, options: Files) -> Format | None:
+    return options.format or SUFFIXES.get(path.suffix.lower())
 
 
 def _check_file(path: Path, field: str) -> None:
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path).removeprefix("/")) or "://" in str(path):
-        raise DataError(f"{field}: {path} is a URL; download it first and give the file")
     if path.is_dir():
         raise DataError(
             f"{field}: {path} is a folder; expected a file (for a folder that `save_to_disk` "
             "wrote, use `type: disk`)"
         )
-    try:
-        exists = path.exists()
-    except OSError as error:
-        raise DataError(f"{field}: {path} cannot be read ({error.strerror})") from None
-    if not exists:
-        names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = suggest(path.name, names)
-        raise DataError(f"{field}: there is no file {path}.{hint}")
+    if path.exists():
+        return
+    if re.search(r"(^|/)[a-z][a-z0-9+.-]+:/", str(path)):
+        raise DataError(f"{field}: {path} is a URL; download it first and give the file")
+    names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise DataError(f"{field}: there is no file {path}.{suggest(path.name, names)}")
 
 
 def _read_arrow(path: Path) -> pa.Table:
@@ -163,67 +192,124 @@ def _read_arrow(path: Path) -> pa.Table:
 
 
 def _read_json(path: Path, options: Files) -> pa.Table:
-    import json
-
-    import pyarrow as pa
-    from pyarrow import json as reader
-
+    """Read one object a line, or one list of objects."""
     text = path.read_bytes().decode(options.encoding).removeprefix("\ufeff")
-    if text.lstrip().startswith("["):  # one array of objects
+    is_list = text.lstrip()[:1] == "["
+    parts = [text] if is_list else text.split("\n")
+    rows: list[dict[str, Any]] = []
+    for number, part in enumerate(parts, 1):
+        if not part.strip():
+            continue
         try:
-            rows = json.loads(text)
-        except ValueError as error:
-            raise pa.ArrowInvalid(str(error)) from None
-        if not all(isinstance(row, dict) for row in rows):
-            raise pa.ArrowInvalid("expected a list of objects such as {text: …, label: …}")
-        return pa.Table.from_pylist(rows)
-    parse = reader.ParseOptions(newlines_in_values=False)
-    return reader.read_json(pa.BufferReader(text.encode()), parse_options=parse)
+            found = json.loads(part, object_pairs_hook=_object)
+            for row in found if is_list else [found]:
+                if not isinstance(row, dict):
+                    raise ValueError(f"found {json.dumps(row)[:40]}")
+                rows.append(row)
+        except (ValueError, RecursionError) as error:
+            line = number + getattr(error, "lineno", 1) - 1
+            place = "" if is_list and not hasattr(error, "lineno") else f", line {line}"
+            raise DataError(
+                f"{path}{place}: {getattr(error, 'msg', error)}; expected one JSON object a line, "
+                'such as {"text": "…", "label": "…"}, or one list of them'
+            ) from None
+    if not rows:
+        raise DataError(f"{path}: no JSON object in it; expected labelled texts")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return _table(path, {name: [row.get(name) for row in rows] for name in names})
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return result
+
+
+def _table(path: Path, columns: dict[str, list[Any]]) -> pa.Table:
+    """Make a table of parsed JSON; a column of mixed types becomes strings, as JSON writes them."""
+    import pyarrow as pa
+
+    arrays = {}
+    for name, values in columns.items():
+        try:
+            try:
+                arrays[name] = pa.array(values)
+            except (pa.ArrowException, OverflowError):
+                mixed = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+                arrays[name] = pa.array(mixed, pa.string())
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{path}: column `{name}` holds {error.object[error.start]!r}, "
+                "which is half a character; expected whole ones"
+            ) from None
+    return pa.table(arrays)
 
 
 def _read_delimited(path: Path, options: Files, delimiter: str) -> pa.Table:
+    """Read cells as they are written: `01` stays `01` and `true` stays `true`."""
     import pyarrow as pa
-    from pyarrow import csv
 
-    read = csv.ReadOptions(
-        encoding=options.encoding,
-        column_names=options.columns,
-        block_size=1 << 24,
-        use_threads=False,
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        with path.open(encoding=options.encoding, newline="") as file:
+            if file.read(1) != "\ufeff":
+                file.seek(0)
+            reader = csv.reader(
+                file,
+                delimiter=options.delimiter or delimiter,
+                quotechar=options.quote,
+                quoting=csv.QUOTE_NONE if options.quote is None else csv.QUOTE_MINIMAL,
+                strict=True,
+            )
+            header, rows = _rows(path, reader, options.columns)
+    finally:
+        csv.field_size_limit(limit)
+    cells = zip(*rows, strict=True) if rows else ([] for _ in header)
+    return pa.Table.from_arrays([pa.array(column, pa.string()) for column in cells], header)
+
+
+def _rows(path: Path, reader: Any, names: list[str] | None) -> tuple[list[str], list[list[str]]]:
+    """Return column names and rows; a row that does not fit is an error with its line."""
+    remedy = (
+        "a text that holds the delimiter, a quote or a line break must stand in quotes, with each "
+        "quote in it doubled; see dataset.delimiter and dataset.quote"
     )
-    parse = csv.ParseOptions(
-        delimiter=options.delimiter or delimiter,
-        quote_char=options.quote or False,
-        newlines_in_values=options.quote is not None,
-    )
-    # as written: `01` stays `01` and `true` stays `true`
-    types = {options.text: pa.string(), options.label: pa.string()}
-    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
-    return csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
+    header, rows, line = names, [], 1
+    try:
+        for row in reader:
+            if header is None and row:
+                header = row
+            elif row and len(row) == len(header or ()):
+                rows.append(row)
+            elif row:
+                source = "dataset.columns names" if names else "the header has"
+                raise DataError(
+                    f"{path}, line {line}: {len(row)} columns, {source} {len(header or ())}; "
+                    f"{remedy}"
+                )
+            line = reader.line_num + 1
+    except csv.Error as error:
+        what = "a quote is opened and never closed" if "end of data" in str(error) else str(error)
+        raise DataError(f"{path}, line {line}: {what}; {remedy}") from None
+    if header is None:
+        raise DataError(f"{path}: only blank lines; expected a header line and rows")
+    return header, rows
 
 
-def _explain(path: Path, kind: str, options: Files, error: str) -> str:
-    first = error.splitlines()[0]
-    if "invalid UTF" in error or "UTF8" in error:
-        return _not_encoded(path, options, None)
-    if kind in ("csv", "tsv") and "Expected" in error:
-        return (
-            f"{path}: {first}; a text that holds the delimiter or a line break must stand in "
-            "quotes; see dataset.delimiter and dataset.quote"
-        )
-    return f"{path}: not a readable {kind} file ({first}); check it, or set dataset.format"
-
-
-def _not_encoded(path: Path, options: Files, at: int | None) -> str:
+def _not_encoded(path: Path, options: Files) -> str:
     data = path.read_bytes()
-    if at is None:
-        try:
-            data.decode(options.encoding)
-        except UnicodeDecodeError as error:
-            at = error.start
-    line = data[: at or 0].count(b"\n") + 1
-    hint = "say so, for example `encoding: gb18030` or `encoding: latin-1`"
-    return f"{path}, line {line}: not {options.encoding} text; if it has another encoding, {hint}"
+    line = 1
+    try:
+        data.decode(options.encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+    except UnicodeError:
+        pass
+    return (
+        f"{path}, line {line}: not {options.encoding} text; if it has another encoding, say so, "
+        "for example `encoding: gb18030` or `encoding: latin-1`"
+    )
 
 
 def plain(options: dict[str, Any]) -> Files:

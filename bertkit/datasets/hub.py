@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from bertkit.compute import hub_snapshot
 from bertkit.datasets.base import DatasetLoader
 from bertkit.errors import DataError
 
@@ -26,32 +28,41 @@ class Hub(DatasetLoader):
     def load(self, ctx: Context) -> datasets.DatasetDict:
         """Load it from the hub, or from the local cache when offline."""
         from datasets import DatasetDict, DownloadConfig, load_dataset
-        from huggingface_hub.errors import HfHubHTTPError
+        from datasets.exceptions import DatasetsError
 
         place = f"dataset.name: {self.name}"
         ctx.say(f"reading dataset {self.name} from {'the cache' if ctx.offline else 'the hub'}")
+        # with the commit in hand, `datasets` asks the hub only, and no other host
+        commit = hub_snapshot(
+            self.name, self.revision, ["README.md"], kind="dataset", offline=ctx.offline,
+            error=DataError,
+        ).name  # fmt: skip
         try:
             loaded = load_dataset(
                 self.name,
                 self.config,
-                revision=self.revision,
+                revision=commit,
                 download_config=DownloadConfig(local_files_only=ctx.offline),
             )
-        except ValueError as error:
-            if "onfig" not in str(error):
-                raise DataError(f"{place} cannot be read: {_first(error)}") from None
-            raise DataError(f"{place}: {_first(error)}; set dataset.config") from None
-        except (FileNotFoundError, ConnectionError, HfHubHTTPError, RuntimeError) as error:
-            offline = "; offline, it must be in the cache already" if ctx.offline else ""
-            raise DataError(
-                f"{place} cannot be had{offline} ({_first(error)}); check the name and the network"
-            ) from None
-        except Exception as error:
-            if type(error).__module__.startswith("datasets"):
-                raise DataError(f"{place} cannot be read: {_first(error)}") from error
-            raise
-        return loaded if isinstance(loaded, dict) else DatasetDict(train=loaded)
+        except (DatasetsError, ValueError, OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            advice = "; set dataset.config" if "config" in reason.lower() else ""
+            raise DataError(f"{place} cannot be read ({reason}){advice}") from error
+        _check_commit(loaded, commit, self.name)
+        ctx.note("dataset_revision", commit)
+        return DatasetDict(loaded)
 
 
-def _first(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+def _check_commit(loaded: datasets.DatasetDict, commit: str, name: str) -> None:
+    """Refuse what `datasets` may have read in place of the commit asked for, without a word.
+
+    It takes a folder of that name in the working directory, and the newest copy in its cache where
+    the hub does not answer.
+    """
+    files = [file["filename"] for split in loaded.values() for file in split.cache_files]
+    found = {Path(file).parent.name for file in files} - {commit}
+    if found:
+        raise DataError(
+            f"dataset.name: {name}: commit {commit} was asked for, but the datasets library has "
+            f"read {files[0]}; run with the network, and not beside a folder of that name"
+        )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from bertkit.component import Options
-from bertkit.datasets.base import DatasetLoader
+from bertkit.datasets.base import DatasetLoader, Fraction
 
 if TYPE_CHECKING:
     import datasets
@@ -19,7 +19,7 @@ class Example(Options):
     """One labelled text."""
 
     text: str = Field(description="The text.")
-    label: int | str = Field(union_mode="left_to_right", description="Its label.")
+    label: str | int | float | bool = Field(description="Its label.")
 
 
 class Inline(DatasetLoader):
@@ -27,12 +27,12 @@ class Inline(DatasetLoader):
 
     type: Literal["inline"] = "inline"
     train: list[Example] = Field(min_length=1, description="Texts to train on.")  # type: ignore[assignment]
-    validation: list[Example] | float | None = Field(  # type: ignore[assignment]
+    validation: list[Example] | Fraction | None = Field(  # type: ignore[assignment]
         None,
         description="Texts that choose models, or the share of the train texts to hold out for "
         "it; 0.1 by default, 0 for none.",
     )
-    test: list[Example] | float | None = Field(  # type: ignore[assignment]
+    test: list[Example] | Fraction | None = Field(  # type: ignore[assignment]
         None,
         description="Texts for the final scores, or the share of the train texts to hold out.",
     )
@@ -52,8 +52,6 @@ class Inline(DatasetLoader):
         for name in ("train", "validation", "test"):
             examples = getattr(self, name)
             if isinstance(examples, list):
-                rows = [example.model_dump() for example in examples]
-                if len({type(row["label"]) for row in rows}) > 1:
-                    rows = [{**row, "label": str(row["label"])} for row in rows]
+                rows = [{"text": row.text, "label": str(row.label)} for row in examples]
                 splits[name] = Dataset.from_list(rows)
         return DatasetDict(splits)

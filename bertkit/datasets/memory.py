@@ -9,7 +9,8 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from bertkit.datasets.base import DatasetLoader
-from bertkit.errors import DataError
+from bertkit.datasets.splits import check_columns
+from bertkit.errors import DataError, SpecError
 
 if TYPE_CHECKING:
     import datasets
@@ -28,29 +29,42 @@ class Memory(DatasetLoader):
         None, exclude=True, repr=False, description="The table or tables; not written to spec.yaml."
     )
 
+    def check(self) -> None:
+        """Refuse a spec from a file, which cannot hold the data."""
+        if self.data is None:
+            raise SpecError(
+                "dataset.data: `type: memory` holds a Python object, which no file can; run it "
+                "from Python with the data, or write the data to a file and use `type: files`"
+            )
+
     def load(self, ctx: Context) -> datasets.DatasetDict:
         """Return the tables as datasets, without a copy where that can be."""
         from datasets import DatasetDict
 
-        if self.data is None:
-            raise DataError(
-                "dataset.data: `type: memory` holds a Python object, which a file cannot; "
-                "give it from Python, or use `type: files`"
-            )
         tables = self.data if isinstance(self.data, Mapping) else {"train": self.data}
-        return DatasetDict({str(name): _dataset(table) for name, table in tables.items()})
+        wanted = {"dataset.text": self.text, "dataset.label": self.label}
+        return DatasetDict({str(name): _dataset(tables[name], wanted, name) for name in tables})
 
 
-def _dataset(table: Any) -> datasets.Dataset:
+def _dataset(table: Any, wanted: dict[str, str], split: str) -> datasets.Dataset:
     from datasets import Dataset
 
-    home = type(table).__module__.partition(".")[0]
     if isinstance(table, Dataset):
         return table
-    if home == "pandas":
-        return Dataset.from_pandas(table, preserve_index=False)
-    if home == "polars":
-        return Dataset.from_polars(table)
+    home, name = type(table).__module__.partition(".")[0], type(table).__name__
+    try:
+        if (home, name) == ("pandas", "DataFrame"):
+            columns = [str(column) for column in table.columns]
+            check_columns(columns, wanted, f"the frame `{split}`")
+            needed = table.loc[:, [column in wanted.values() for column in columns]]
+            return Dataset.from_pandas(needed, preserve_index=False)
+        if home == "polars" and name in ("DataFrame", "LazyFrame"):
+            return Dataset.from_polars(table)
+    except (ValueError, TypeError) as error:  # pyarrow's errors are of these kinds
+        raise DataError(
+            f"dataset.data: the frame `{split}` cannot be read ({error}); expected strings in "
+            f"`{wanted['dataset.text']}` and values of one type in `{wanted['dataset.label']}`"
+        ) from error
     raise DataError(
         f"dataset.data: found {type(table).__name__}; expected a pandas or polars frame, "
         "a datasets.Dataset, or a mapping of split names to those"

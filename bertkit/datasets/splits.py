@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_VALIDATION = 0.1
 SHOWN = 3
 """Examples that an error message shows."""
+FIRST_ROW = "row 1 is the first text, after any header line"
 
 
 def load_splits(loader: DatasetLoader, ctx: Context, task: str | None = None) -> Splits:
@@ -42,7 +44,8 @@ def load_splits(loader: DatasetLoader, ctx: Context, task: str | None = None) ->
     names = _label_names(loader, loaded["train"], getattr(feature, "names", None))
     source = "dataset.labels names" if loader.labels else "train has"
     numbered = {role: _number(split, names, role, source) for role, split in loaded.items()}
-    _check_labels(numbered, names, declared=loader.labels is not None, ctx=ctx)
+    task_record = Task("single_label", tuple(dict.fromkeys(names.values())))
+    _check_labels(numbered, task_record.labels, declared=loader.labels is not None, ctx=ctx)
 
     sample = loader.sample or Sample()
     seed = ctx.seed if sample.seed is None else sample.seed
@@ -52,6 +55,10 @@ def load_splits(loader: DatasetLoader, ctx: Context, task: str | None = None) ->
     for role in ("test", "validation"):
         if role in shares:
             rest, held = hold_out(splits["train"], shares[role], ctx.seed, of=whole)
+            asked = loader.roles()[role] is not None
+            if not held.num_rows and not asked:
+                ctx.warn(f"{role}: none was given, and {whole} texts are too few to hold some out")
+                continue
             if not held.num_rows:
                 raise DataError(
                     f"dataset.{role}: {shares[role]:g} of {whole} texts leaves {role} empty; "
@@ -59,12 +66,15 @@ def load_splits(loader: DatasetLoader, ctx: Context, task: str | None = None) ->
                 )
             splits["train"] = rest
             splits[role] = _sample(held, getattr(sample, role), seed, role, ctx)
-            told = "" if loader.roles()[role] is not None else " (none was given)"
+            told = "" if asked else " (none was given)"
             ctx.say(f"{role}: {held.num_rows} texts held out of train, stratified{told}")
     used = label_ids(splits["train"])
     if len(used) < 2:
-        raise DataError(f"train: {len(used)} label left after sampling ; at least two are needed")
-    task_record = Task("single_label", tuple(dict.fromkeys(names.values())))
+        raise DataError(
+            f"dataset.sample.train: {splits['train'].num_rows} texts are left, all with the label "
+            f"`{task_record.labels[used[0]]}`; at least two labels are needed"
+        )
+    _warn_of_absent(task_record.labels, used, ctx)
     fingerprints = {role: fingerprint(split) for role, split in splits.items()}
     _warn_of_overlap(splits, ctx)
     return Splits(
@@ -92,13 +102,16 @@ def labelled_rows(loader: DatasetLoader, names: dict[str, str], ctx: Context) ->
     return _number(rows, names, "data", "the model knows")
 
 
-def check_columns(found: Sequence[str], wanted: dict[str, str], where: str) -> None:
+def check_columns(
+    found: Sequence[str], wanted: dict[str, str], where: str, *, hint: str = ""
+) -> None:
     """Refuse a table that lacks a column.
 
     Args:
         found: the table's columns.
         wanted: option that names a column, and the column.
         where: what the message calls the table.
+        hint: a further sentence for the message.
 
     Raises:
         DataError: naming the option, what is near and what there is.
@@ -107,7 +120,7 @@ def check_columns(found: Sequence[str], wanted: dict[str, str], where: str) -> N
         if column not in found:
             raise DataError(
                 f"{option}: {where} has no column `{column}`.{suggest(column, found)} "
-                f"Found: {', '.join(found)}."
+                f"Found: {', '.join(found)}.{hint}"
             )
 
 
@@ -115,7 +128,7 @@ def label_ids(split: datasets.Dataset) -> list[int]:
     """Return the label ids that occur in a split, sorted."""
     import numpy as np
 
-    return [int(i) for i in np.unique(np.asarray(split["label"]))]
+    return [int(i) for i in np.unique(split["label"][:])]
 
 
 def _default_roles(
@@ -149,7 +162,7 @@ def _texts_and_labels(
     if loader.text == loader.label:
         raise DataError(f"dataset.label: the same column as dataset.text, `{loader.text}`")
     kind = split.features[loader.text]
-    if getattr(kind, "dtype", None) not in ("string", "large_string"):
+    if getattr(kind, "dtype", None) not in ("string", "large_string", "string_view"):
         raise DataError(
             f"dataset.text: column `{loader.text}` of {role} holds {_type_name(kind)}; "
             "expected strings"
@@ -158,17 +171,21 @@ def _texts_and_labels(
     missing = [i for i, text in enumerate(texts) if text is None or not text.strip()]
     if missing:
         raise DataError(
-            f"{role}: {len(missing)} of {len(texts)} texts are empty or missing, in rows "
+            f"{role}: {len(missing)} of {len(texts)} texts are empty or missing, in "
             f"{_rows(missing)}; remove those rows or fill the column `{loader.text}`"
         )
     labels = split[loader.label][:]
-    gone = [i for i, label in enumerate(labels) if label is None or _is_nan(label) or label == ""]
+    _refuse_missing([_is_missing(label) for label in labels], loader, role)
+    return _frame(texts, _label_strings(split, loader, role, labels, task))
+
+
+def _refuse_missing(missing: Sequence[bool], loader: DatasetLoader, role: str) -> None:
+    gone = [i for i, is_missing in enumerate(missing) if is_missing]
     if gone:
         raise DataError(
-            f"{role}: {len(gone)} of {len(labels)} labels are missing, in rows {_rows(gone)}; "
+            f"{role}: {len(gone)} of {len(missing)} labels are missing, in {_rows(gone)}; "
             f"remove those rows or fill the column `{loader.label}`"
         )
-    return _frame(texts, _label_strings(split, loader, role, labels, task))
 
 
 def _frame(texts: Sequence[str], labels: Sequence[Any]) -> datasets.Dataset:
@@ -192,10 +209,10 @@ def _label_strings(
         if strange:
             raise DataError(
                 f"{role}: {len(strange)} label ids are outside 0 to {feature.num_classes - 1}, "
-                f"in rows {_rows(strange)}; the data has no label for them"
+                f"in {_rows(strange)}; the data has no label for them"
             )
-        by_id = [str(i) for i in range(feature.num_classes)] if loader.labels else feature.names
-        return [by_id[label] for label in labels]
+        by_name = loader.labels is None or set(feature.names) & set(loader.labels)
+        return [feature.names[label] if by_name else str(label) for label in labels]
     if isinstance(labels[0], (list, tuple, dict)):
         raise DataError(
             f"dataset.label: column `{loader.label}` of {role} holds {_type_name(feature)}; "
@@ -205,19 +222,23 @@ def _label_strings(
     numbers = _as_numbers(strings)
     if numbers is None:
         return strings
+    _refuse_missing([_is_missing(number) for number in numbers], loader, role)
     uneven = [i for i, number in enumerate(numbers) if not number.is_integer()]
     if uneven and task != "single_label":
         raise DataError(
-            f"{role}: {len(uneven)} labels in column `{loader.label}` are numbers with a "
-            f"fraction, such as {strings[uneven[0]]} in row {uneven[0] + 1}; expected classes. "
-            "If each number is a class, write `task: single_label`"
+            f"{role}: {len(uneven)} of {len(numbers)} labels in column `{loader.label}` are no "
+            f"whole numbers, such as {strings[uneven[0]]} in {_rows(uneven[:1])}; expected "
+            "classes. If each number is a class, write `task: single_label`"
         )
-    return strings if uneven else [str(int(number)) for number in numbers]
+    whole = zip(strings, numbers, strict=True)
+    return [str(int(number)) if number.is_integer() else string for string, number in whole]
 
 
 def _as_numbers(strings: Sequence[str]) -> list[float] | None:
-    """Return decimal numbers, or None where any string is none or all are whole already."""
+    """Return decimal numbers; None where a string is none, or all are whole as they are written."""
     if not any("." in string for string in strings):
+        return None
+    if any(re.match(r"-?0\d|.*_", string) for string in strings):  # a code such as 01, no number
         return None
     try:
         return [float(string) for string in strings]
@@ -229,7 +250,7 @@ def _label_names(
     loader: DatasetLoader, train: datasets.Dataset, class_names: list[str] | None
 ) -> dict[str, str]:
     """Return every value that a label may have, and its name, in id order."""
-    found = set(train["label"])
+    found = set(train["label"][:])
     if class_names and not loader.labels:
         return {name: name for name in class_names}
     if isinstance(loader.labels, dict):
@@ -239,58 +260,60 @@ def _label_names(
         if found <= set(ids) and not found <= set(loader.labels):
             return dict(zip(ids, loader.labels, strict=True))
         return {name: name for name in loader.labels}
-    if all(value.lstrip("-").isdecimal() for value in found):
-        return {value: value for value in sorted(found, key=int)}
+    if all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in found):
+        return {value: value for value in sorted(found, key=lambda value: (float(value), value))}
     return {value: value for value in sorted(found)}
 
 
 def _number(
     split: datasets.Dataset, names: dict[str, str], role: str, source: str
 ) -> datasets.Dataset:
-    order = list(dict.fromkeys(names.values()))
+    order = {name: i for i, name in enumerate(dict.fromkeys(names.values()))}
     values = list(names)
     strange: dict[str, list[int]] = {}
     ids = []
-    for row, value in enumerate(split["label"]):
+    for row, value in enumerate(split["label"][:]):
         if value in names:
-            ids.append(order.index(names[value]))
+            ids.append(order[names[value]])
         else:
             strange.setdefault(value, []).append(row)
     if strange:
         rows = sum(map(len, strange.values()))
-        shown = ", ".join(f"{v!r} (row {r[0] + 1})" for v, r in list(strange.items())[:SHOWN])
+        shown = ", ".join(f"{v!r} in row {r[0] + 1}" for v, r in list(strange.items())[:SHOWN])
         hint = suggest(next(iter(strange)), values)
         raise DataError(
             f"{role}: {rows} texts have {len(strange)} labels that are not among those {source}: "
-            f"{shown}.{hint} Known: {', '.join(values[:20])}."
+            f"{shown} ({FIRST_ROW}).{hint} Known: {', '.join(values[:20])}."
         )
-    return _frame(split["text"], ids)
+    return _frame(split["text"][:], ids)
 
 
 def _check_labels(
-    splits: dict[str, datasets.Dataset], names: dict[str, str], *, declared: bool, ctx: Context
+    splits: dict[str, datasets.Dataset], names: Sequence[str], *, declared: bool, ctx: Context
 ) -> None:
-    order = list(dict.fromkeys(names.values()))
     seen = label_ids(splits["train"])
     if len(seen) < 2:
         raise DataError(
-            f"train: every text has the label `{order[seen[0]]}`; at least two labels are needed"
+            f"train: every text has the label `{names[seen[0]]}`; at least two labels are needed"
         )
     for role, split in splits.items():
-        unseen = sorted(set(label_ids(split)) - set(seen))
+        unseen = [i for i in label_ids(split) if i not in seen]
         if unseen:
-            labels = split["label"][:]
-            count = sum(label in unseen for label in labels)
+            count = sum(label in unseen for label in split["label"][:])
             message = (
                 f"{role}: {count} texts have labels that no train text has: "
-                f"{', '.join(order[i] for i in unseen[:SHOWN])}; the model cannot learn them"
+                f"{', '.join(names[i] for i in unseen[:SHOWN])}; the model cannot learn them"
             )
             if not declared:
                 raise DataError(f"{message}. Add train texts for them, or take them out of {role}")
             ctx.warn(message)
-    absent = [name for i, name in enumerate(order) if i not in seen]
+
+
+def _warn_of_absent(names: Sequence[str], used: Sequence[int], ctx: Context) -> None:
+    absent = [name for i, name in enumerate(names) if i not in used]
     if absent:
-        ctx.warn(f"train has no text for {len(absent)} of {len(order)} labels: {', '.join(absent)}")
+        shown = ", ".join(absent[:SHOWN]) + (", …" if len(absent) > SHOWN else "")
+        ctx.warn(f"train has no text for {len(absent)} of {len(names)} labels: {shown}")
 
 
 def _sample(
@@ -328,7 +351,7 @@ def hold_out(
     """
     import numpy as np
 
-    labels = np.asarray(split["label"])
+    labels = np.asarray(split["label"][:])
     held = np.sort(stratified_indices(labels, round(share * (of or len(labels))), seed))
     rest = np.setdiff1d(np.arange(len(labels)), held)
     texts = split["text"][:]
@@ -368,17 +391,17 @@ def stratified_indices(labels: np.ndarray[Any, Any], count: int, seed: int) -> n
 def fingerprint(split: datasets.Dataset) -> str:
     """Return the sha256 over the texts and labels of a split, in order."""
     digest = hashlib.sha256()
-    for text, label in zip(split["text"], split["label"], strict=True):
+    for text, label in zip(split["text"][:], split["label"][:], strict=True):
         data = text.encode("utf-8", "surrogatepass")
         digest.update(f"{label}:{len(data)}:".encode() + data)
     return digest.hexdigest()
 
 
 def _warn_of_overlap(splits: dict[str, datasets.Dataset], ctx: Context) -> None:
-    train = set(splits["train"]["text"])
+    train = set(splits["train"]["text"][:])
     for role in ("validation", "test"):
         if role in splits:
-            both = sum(text in train for text in splits[role]["text"])
+            both = sum(text in train for text in splits[role]["text"][:])
             if both:
                 ctx.warn(
                     f"{role}: {both} of {splits[role].num_rows} texts stand in train, too; "
@@ -387,12 +410,16 @@ def _warn_of_overlap(splits: dict[str, datasets.Dataset], ctx: Context) -> None:
 
 
 def _rows(rows: Sequence[int]) -> str:
+    """Say where: `rows 3, 7, 9, … (row 1 is the first text, after any header line)`."""
     shown = ", ".join(str(row + 1) for row in rows[:SHOWN])
-    return shown + (", …" if len(rows) > SHOWN else "")
+    return (
+        f"row{'s' if len(rows) > 1 else ''} {shown}{', …' if len(rows) > SHOWN else ''} "
+        f"({FIRST_ROW})"
+    )
 
 
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and value != value
+def _is_missing(value: object) -> bool:
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _type_name(feature: Any) -> str:

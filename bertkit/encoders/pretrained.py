@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from bertkit.component import anchored
+from bertkit.compute import hub_snapshot
 from bertkit.encoders.base import Encoder
 from bertkit.errors import ModelError
 
@@ -60,40 +61,13 @@ class Pretrained(Encoder):
             return local
         if local.is_absolute() or self.name.startswith("."):
             raise ModelError(f"encoder.name: there is no folder {self.name}")
-        from huggingface_hub import errors as hub
-        from huggingface_hub import snapshot_download
-
-        place = f"encoder.name: {self.name}"
-        try:
-            folder = snapshot_download(
-                self.name,
-                revision=self.revision,
-                allow_patterns=WANTED,
-                local_files_only=ctx.offline,
-            )
-        except hub.HFValidationError as error:
-            raise ModelError(
-                f"{place} is neither a folder nor a name on the hub ({error})"
-            ) from None
-        except hub.RevisionNotFoundError:
-            raise ModelError(
-                f"encoder.revision: {self.name} has no revision {self.revision}"
-            ) from None
-        except hub.RepositoryNotFoundError:
-            raise ModelError(
-                f"{place}: no folder here, and no such model on the hub; check the name "
-                "(a private model needs a token: `hf auth login`)"
-            ) from None
-        except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled):
-            what = "offline" if ctx.offline else "the hub cannot be reached"
-            raise ModelError(
-                f"{place}: no folder here, {what}, and it is not in the cache; give a folder, or "
-                "run once with the network"
-            ) from None
-        except (hub.HfHubHTTPError, OSError) as error:
-            raise ModelError(f"{place} cannot be downloaded ({error})") from None
-        ctx.note("encoder_revision", Path(folder).name)
-        return Path(folder)
+        place = "in the cache" if ctx.offline else "on the hub"
+        ctx.say(f"looking for encoder {self.name} {place}")
+        folder = hub_snapshot(
+            self.name, self.revision, WANTED, kind="encoder", offline=ctx.offline, error=ModelError
+        )
+        ctx.note("encoder_revision", folder.name)
+        return folder
 
 
 def load_encoder(folder: Path, ctx: Context) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
