@@ -74,9 +74,14 @@ def save_model(
 
     tokenizer.model_max_length = long_text.max_length
     tokenizer.truncation_side = "left" if long_text.keep == "tail" else "right"
-    staging = folder.with_name(f".{folder.name}.partial")
+    # transformers saves what a tokenizer was made with; of what was set later only the length
+    tokenizer.init_kwargs["truncation_side"] = tokenizer.truncation_side
+    for name in ("is_local", "local_files_only"):  # true of this machine only
+        tokenizer.init_kwargs.pop(name, None)
+    staging, replaced = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     try:
         shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
         staging.mkdir(parents=True)
         model.save_pretrained(staging, safe_serialization=True)
         tokenizer.save_pretrained(staging)
@@ -101,10 +106,11 @@ def save_model(
         for path in staging.iterdir():
             sync_file(path)
         sync_folder(staging)
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists():  # moved, for a folder that is half removed could still be loaded
+            folder.rename(replaced)
         staging.rename(folder)
         sync_folder(folder.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: the model cannot be written ({error})") from error
     finally:

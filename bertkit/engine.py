@@ -633,7 +633,7 @@ def _clear(run_dir: Path) -> None:
     # result.json first: a run that looks finished is whole
     for name in ("result.json", "log.txt", *staged):
         (run_dir / name).unlink(missing_ok=True)
-    for name in ("model", ".model.partial", "checkpoints"):
+    for name in ("model", ".model.new", ".model.old", "checkpoints"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
 
 

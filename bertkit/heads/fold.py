@@ -261,9 +261,9 @@ def _unfold(model: PreTrainedModel, family: _Family) -> PreTrainedModel:
     encoder: PreTrainedModel = AutoModel.from_config(config)
     state = {k: v for k, v in base.state_dict().items() if not k.startswith(appended)}
     encoder.load_state_dict(state, strict=False)
-    gain = float(base.get_submodule(f"{appended}{family.project}").weight[0, 0])
+    gain = float(base.get_submodule(f"{appended}{family.project}").weight.detach()[0, 0])
     root = _root_epsilon(base.get_submodule(_final_norm(base, family)))
-    undone = float(base.get_submodule(_final_norm(base, family)).weight[0])
+    undone = float(base.get_submodule(_final_norm(base, family)).weight.detach()[0])
     scale = _power(root * root) / (undone * _power(root))
     with torch.no_grad():
         for parameter in encoder.get_submodule(_final_norm(encoder, family)).parameters():
