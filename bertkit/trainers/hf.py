@@ -20,7 +20,6 @@ from bertkit.trainers.training import (
     optimizer_for,
     padding_of,
     schedule_for,
-    trained_state,
 )
 
 if TYPE_CHECKING:
@@ -166,7 +165,8 @@ class HF(Trainer):
             if watch.at.step:
                 from safetensors.torch import save_file
 
-                save_file(trained_state(model), Path(folder, "model.safetensors"))
+                # whole, though it is loaded already: Trainer fails on a file that lacks weights
+                save_file(model.state_dict(), Path(folder, "model.safetensors"))
                 state = TrainerState(global_step=watch.at.step, max_steps=plan.steps)
                 state.train_batch_size = self.batch_size
                 state.save_to_json(str(Path(folder, "trainer_state.json")))
