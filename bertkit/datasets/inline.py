@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from bertkit.component import Options
 from bertkit.datasets.base import DatasetLoader, Fraction
@@ -19,7 +19,7 @@ class Example(Options):
     """One labelled text."""
 
     text: str = Field(description="The text.")
-    label: str | int | float | bool = Field(description="Its label.")
+    label: StrictInt | str = Field(description="Its label.")
 
 
 class Inline(DatasetLoader):
