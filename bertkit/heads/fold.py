@@ -238,14 +238,21 @@ def refold(model: PreTrainedModel, weight: Tensor, bias: Tensor, pooling: Poolin
         weight: (C, d) of the new head; C as before.
         bias: (C,) of the new head.
         pooling: that the model was folded with.
+
+    Raises:
+        ModelError: shapes do not fit.
     """
+    import torch
+
     family = _FAMILIES[model.config.model_type]
+    id2label = dict(enumerate((model.config.id2label or {}).values()))
     if pooling == "pooler":
-        _set(model.get_submodule(family.out), weight, bias)
+        _check_head(model.config, weight, bias, id2label, False)
+        with torch.no_grad():
+            _set(model.get_submodule(family.out), weight, bias)
         return
     base: Any = model.base_model
     encoder = _unfold(model, family) if pooling == "mean" and family.layers else base
-    id2label = dict(enumerate((model.config.id2label or {}).values()))
     model.load_state_dict(fold(encoder, weight, bias, pooling, id2label).state_dict())
 
 

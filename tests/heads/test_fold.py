@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from bertkit.errors import ModelError
-from bertkit.heads.fold import check_foldable, fold, pool
+from bertkit.heads.fold import check_foldable, fold, pool, refold
 
 D = 32
 _SMALL = {
@@ -281,6 +281,41 @@ def test_mean_holds_under_every_attention(attention):
     model = fold(encoder, *head, "mean", names(3))
     model.set_attn_implementation(attention)
     assert error(logits_of(model, batch), expected(encoder, *head, "mean", batch)) <= 1e-5
+
+
+@pytest.mark.parametrize(("family", "pooling"), COMBINATIONS)
+def test_another_head_takes_the_place_of_the_folded_one(family, pooling):
+    encoder, batch = make_encoder(family), make_batch(padding=3)
+    first, (weight, bias) = make_head(3), make_head(3, seed=5)
+    model = fold(encoder, *first, pooling, names(3))
+    for head in [(weight, bias), (300 * weight, bias), (weight / 300, 100 * bias), first]:
+        refold(model, *head, pooling)
+        assert error(logits_of(model, batch), expected(encoder, *head, pooling, batch)) <= 1e-5
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "pooler"])
+def test_another_head_takes_the_place_in_a_saved_model_too(pooling, tmp_path):
+    encoder, batch = make_encoder("bert"), make_batch()
+    fold(encoder, *make_head(3), pooling, names(3)).save_pretrained(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    head = tuple(value.requires_grad_() for value in make_head(3, seed=5))
+    refold(model, *head, pooling)
+    assert error(logits_of(model, batch), expected(encoder, *head, pooling, batch)) <= 1e-5
+    assert model.config.id2label == names(3)
+
+
+def test_another_head_under_deberta_v2_of_one_layer():
+    encoder, batch = make_encoder("deberta-v2", num_hidden_layers=1), make_batch()
+    model, head = fold(encoder, *make_head(3), "mean", names(3)), make_head(3, seed=5)
+    refold(model, *head, "mean")
+    assert error(logits_of(model, batch), expected(encoder, *head, "mean", batch)) <= 1e-5
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "pooler"])
+def test_a_head_of_another_shape_does_not_take_the_place(pooling):
+    model = fold(make_encoder("bert"), *make_head(3), pooling, names(3))
+    with pytest.raises(ModelError, match="'bert'"):
+        refold(model, *make_head(4), pooling)
 
 
 @pytest.mark.parametrize(("family", "pooling"), COMBINATIONS)
