@@ -41,7 +41,7 @@ class EarlyStopping(Options):
     """Stop when validation no longer gets better."""
 
     patience: int = Field(3, ge=1, description="Evaluations without a better value to wait for.")
-    min_delta: float = Field(0.0, ge=0, description="Smallest change that counts as better.")
+    min_delta: float = Field(0.0, ge=0, description="A value is better by more than this, or not at all.")
 
 
 def _patience(value: Any) -> Any:
