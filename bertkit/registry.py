@@ -23,12 +23,6 @@ from bertkit.component import KINDS, Component
 from bertkit.errors import AmbiguousComponentError, UnknownComponentError
 
 DISABLE_VARIABLE = "BERTKIT_DISABLE_PLUGINS"
-OBSERVERS = (
-    "bertkit_run_started",
-    "bertkit_stage_finished",
-    "bertkit_run_finished",
-    "bertkit_run_failed",
-)
 
 
 @dataclass(frozen=True)
@@ -140,13 +134,15 @@ class Registry:
             if {point.name, origin.distribution} & set(self.disabled):
                 self.problems.append(Problem(origin, f"disabled by {DISABLE_VARIABLE}"))
                 continue
+            key = f"{point.name}@{name}"
+            self._origins[key] = origin
             try:
                 plugin = point.load()
-                key = f"{point.name}@{name}"
-                self._origins[key] = origin
                 manager.register(plugin, name=key)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
                 self.problems.append(Problem(origin, _one_line(error)))
+                if manager.has_plugin(key):  # one hook was refused; the others go with it
+                    manager.unregister(name=key)
                 continue
             self._report_unknown_hooks(plugin, manager, origin)
         return manager
@@ -251,11 +247,16 @@ class Registry:
         return Origin(module, module.partition(".")[0], "not registered")
 
     def observe(self, hook: str, on_error: Callable[[str], None], **event: Any) -> None:
-        """Call an observer hook on every plugin; what one raises goes to `on_error` only."""
+        """Call an observer hook on every plugin; what one raises goes to `on_error` only.
+
+        Nothing is called in processes of a distributed run other than the first, rank 0.
+        """
+        if os.environ.get("RANK", "0") != "0":
+            return
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
                 implementation.function(**{name: event[name] for name in implementation.argnames})
-            except Exception as error:  # noqa: BLE001 - observers cannot alter a run
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - observers cannot alter a run
                 name = implementation.plugin_name
                 on_error(f"observer {name} raised in {hook} and was ignored: {_one_line(error)}")
 

@@ -108,7 +108,8 @@ class Slot:
             text["description"] = f"Short for {{type: {self.default}, {self.short}: …}}."
         else:
             text |= {"enum": names, "description": "Short for {type: …}."}
-        return {"oneOf": [text, *branches]}
+        # editors tell what is wrong by the first branch where none fits better
+        return {"oneOf": [*branches, text]}
 
 
 def _branch(registration: Registration, *, required: bool) -> JsonSchemaValue:
