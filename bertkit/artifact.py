@@ -397,6 +397,12 @@ class Classifier:
         for number, text in enumerate(texts, first):
             if not isinstance(text, str) or not text.strip():
                 raise DataError(f"text {number}: expected a text, found {text!r}")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"text {number}: {text!r} is not Unicode ({error.reason})"
+                ) from None
         policy = self.long_text
         if keep not in (None, policy.keep):
             policy = LongText(max_length=policy.max_length, keep=keep)

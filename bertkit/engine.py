@@ -383,8 +383,16 @@ class _Session:
         if not self.run.resumed:
             _clear(self.run_dir)
         self.log_file.open()
-        write_durably(self.run_dir / "spec.yaml", MARK + self.run.spec.to_yaml())
+        self.write("spec.yaml", MARK + self.run.spec.to_yaml())
         self.settled = True
+
+    def write(self, name: str, text: str) -> None:
+        try:
+            write_durably(self.run_dir / name, text)
+        except OSError as error:
+            raise ArtifactError(
+                f"{self.run_dir / name}: cannot be written ({error.strerror})"
+            ) from error
 
     def save(
         self, spec: RunSpec, exported: Any, tokenizer: Any, model: nn.Module, splits: Splits,
@@ -476,7 +484,7 @@ class _Session:
             provenance=provenance,
             task={"kind": splits.task.kind, "labels": list(splits.task.labels)},
         )
-        write_durably(self.run_dir / "result.json", result.to_json())
+        self.write("result.json", result.to_json())
         peak = training["peak_memory_bytes"] / 2**30
         self.log.info(f"done in {total:.1f} s, peak memory {peak:.2f} GiB")
         self.observe("bertkit_run_finished", result=result)

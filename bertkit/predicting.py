@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import sys
@@ -107,8 +108,7 @@ class Sink:
             raise _cannot_write(self.path, error) from None
         if self.path.suffix.lower() == ".jsonl":
             return self._json
-        delimiter = "\t" if self.path.suffix.lower() == ".tsv" else ","
-        self.rows = csv.writer(self.file, delimiter=delimiter, lineterminator="\n")
+        self.delimiter = "\t" if self.path.suffix.lower() == ".tsv" else ","
         self.header = False
         return self._row
 
@@ -142,9 +142,16 @@ class Sink:
     def _row(self, text: str, found: Prediction) -> None:
         if not self.header:
             self.header = True
-            self.rows.writerow(["text", "label", "score", *(f"score:{k}" for k in found.scores)])
+            self._line(["text", "label", "score", *(f"score:{name}" for name in found.scores)])
         cells = [_cell(text), _cell(found.label), f"{found.score:.6f}"]
-        self.rows.writerow(cells + [f"{score:.6f}" for score in found.scores.values()])
+        self._line(cells + [f"{score:.6f}" for score in found.scores.values()])
+
+    def _line(self, cells: list[str]) -> None:
+        assert self.file is not None
+        line = io.StringIO()
+        # the end of a line decides what gets quotes: a text with either character must
+        csv.writer(line, delimiter=self.delimiter, lineterminator="\r\n").writerow(cells)
+        self.file.write(line.getvalue().removesuffix("\r\n") + "\n")
 
 
 def _cannot_write(path: Path, error: OSError) -> ArtifactError:
