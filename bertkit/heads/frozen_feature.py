@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -17,7 +18,6 @@ from bertkit.text.encoded import Encoded, Features, Tokens, sorted_batches
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
@@ -59,7 +59,7 @@ class FrozenFeature(Head):
         encoder: Any = model.encoder
         key = self._key(encoder, split, ctx)
         file = ctx.cache_dir / "features" / f"{key}.safetensors" if ctx.cache_dir else None
-        matrix = _from_cache(file, len(split))
+        matrix = _from_cache(file)
         ctx.note("feature_cache", "miss" if matrix is None else "hit")
         if matrix is None:
             matrix = self._compute(encoder, split, ctx)
@@ -118,20 +118,26 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _from_cache(file: Path | None, rows: int) -> torch.Tensor | None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _sha256(matrix: Tensor) -> str:
+    return hashlib.sha256(matrix.numpy().tobytes()).hexdigest()
+
+
+def _from_cache(file: Path | None) -> Tensor | None:
+    from safetensors import SafetensorError, safe_open
 
     if file is None or not file.is_file():
         return None
     try:
-        matrix = load_file(file)["features"]
-    except (SafetensorError, OSError, KeyError):
+        with safe_open(file, "pt") as stored:
+            matrix: Tensor = stored.get_tensor("features")
+            written = (stored.metadata() or {}).get("sha256")
+    except (SafetensorError, OSError):
         return None
-    return matrix if len(matrix) == rows else None
+    return matrix if written == _sha256(matrix) else None
 
 
-def _to_cache(matrix: torch.Tensor, file: Path | None, ctx: Context) -> None:
+def _to_cache(matrix: Tensor, file: Path | None, ctx: Context) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if file is None:
@@ -139,8 +145,10 @@ def _to_cache(matrix: torch.Tensor, file: Path | None, ctx: Context) -> None:
     staging = file.with_suffix(f".{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"features": matrix}, staging)
+        save_file({"features": matrix}, staging, metadata={"sha256": _sha256(matrix)})
         staging.replace(file)
-    except OSError as error:
-        staging.unlink(missing_ok=True)
-        ctx.warn(f"features are not cached: {file.parent}: {error.strerror or error}")
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            staging.unlink()
+        reason = getattr(error, "strerror", None) or error
+        ctx.warn(f"features are not cached: {file.parent}: {reason}")
