@@ -37,8 +37,8 @@ class FrozenFeature(Head):
         "tokens (`mean`), or what the encoder's own pooler makes (`pooler`).",
     )
 
-    learning_rate: ClassVar[float] = 1e-2
-    epochs: ClassVar[int] = 100
+    learning_rate: ClassVar[float] = 5e-3
+    epochs: ClassVar[int] = 30
     reads_features: ClassVar[bool] = True
 
     def check_encoder(self, encoder: PreTrainedModel) -> None:

@@ -60,7 +60,7 @@ class Trainer(Component):
     epochs: int | None = Field(
         None,
         ge=1,
-        description="Passes over the train split; 3 for `linear`, more for frozen heads.",
+        description="Passes over the train split; 3 for `linear`, 30 for `frozen-feature`.",
     )
     max_steps: int | None = Field(
         None, ge=1, description="Optimizer steps in all, in place of `epochs`."
@@ -70,7 +70,7 @@ class Trainer(Component):
         32, ge=1, description="Texts per forward pass in evaluation and feature extraction."
     )
     learning_rate: float | None = Field(
-        None, gt=0, description="Peak learning rate; 5e-5 for `linear`, higher for frozen heads."
+        None, gt=0, description="Peak learning rate; 5e-5 for `linear`, 5e-3 for `frozen-feature`."
     )
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "linear", description="Course of the learning rate after warm-up."
