@@ -227,8 +227,8 @@ def _label_strings(
     if uneven and task != "single_label":
         raise DataError(
             f"{role}: {len(uneven)} of {len(numbers)} labels in column `{loader.label}` are no "
-            f"whole numbers, such as {strings[uneven[0]]} in {_rows(uneven[:1])}; expected "
-            "classes. If each number is a class, write `task: single_label`"
+            f"whole numbers, such as {strings[uneven[0]]} in {_rows(uneven[:1])}; "
+            "expected classes. If each number is a class, write `task: single_label`"
         )
     whole = zip(strings, numbers, strict=True)
     return [str(int(number)) if number.is_integer() else string for string, number in whole]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,9 @@ WANTED = [
     "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
 ]  # fmt: skip
 """What is downloaded: never pickles, never code."""
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+MOST_LAYERS = 512
+"""More than any encoder has; a config that asks for a million would fill the memory."""
 
 
 class Pretrained(Encoder):
@@ -59,7 +63,7 @@ class Pretrained(Encoder):
                     "take the revision out"
                 )
             return local
-        if local.is_absolute() or self.name.startswith("."):
+        if local.is_absolute() or self.name[0] in ".~":
             raise ModelError(f"encoder.name: there is no folder {self.name}")
         place = "in the cache" if ctx.offline else "on the hub"
         ctx.say(f"looking for encoder {self.name} {place}")
@@ -81,7 +85,6 @@ def load_encoder(folder: Path, ctx: Context) -> tuple[PreTrainedModel, PreTraine
         ModelError: something is missing or not what bertkit fine-tunes.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
     check_config(folder)
@@ -93,6 +96,12 @@ def load_encoder(folder: Path, ctx: Context) -> tuple[PreTrainedModel, PreTraine
             + ". bertkit reads safetensors only; convert the weights, or look for a revision that "
             "has them (on the hub often refs/pr/1)"
         )
+    if not any(any(folder.glob(name)) for name in VOCABULARIES):
+        raise ModelError(
+            f"{folder}: no tokenizer; expected one of {', '.join(VOCABULARIES)}, which "
+            "`tokenizer.save_pretrained` writes"
+        )
+    torch.manual_seed(ctx.seed)  # draws what the weights lack, such as a pooler
     try:
         model, report = AutoModel.from_pretrained(
             folder,
@@ -102,8 +111,11 @@ def load_encoder(folder: Path, ctx: Context) -> tuple[PreTrainedModel, PreTraine
             output_loading_info=True,
             dtype=torch.float32,
         )
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{folder}: the weights cannot be loaded ({_first(error)})") from error
+    except Exception as error:
+        reason = _short(error)
+        if "ignore_mismatched_sizes" in reason:
+            reason = "their shapes are not those that config.json asks for"
+        raise ModelError(f"{folder}: the weights cannot be loaded ({reason})") from error
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing or report["mismatched_keys"]:
         names = ", ".join(map(str, [*missing, *report["mismatched_keys"]][:3]))
@@ -113,12 +125,18 @@ def load_encoder(folder: Path, ctx: Context) -> tuple[PreTrainedModel, PreTraine
         )
     if any("pooler" in key for key in report["missing_keys"]):
         ctx.note("pooler", "missing in the weights, drawn at random")
+    unread = sorted(key for key in report["unexpected_keys"] if re.search(r"\.\d+\.", key))
+    if unread:
+        ctx.warn(
+            f"{folder}: config.json asks for fewer layers than the weights have; {len(unread)} "
+            f"tensors are not used, such as {unread[0]}"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise ModelError(f"{folder}: the tokenizer cannot be loaded ({_first(error)})") from error
+    except Exception as error:
+        raise ModelError(f"{folder}: the tokenizer cannot be loaded ({_short(error)})") from error
     check_tokenizer(folder, model, tokenizer)
     return model, tokenizer
 
@@ -136,7 +154,7 @@ def check_config(folder: Path) -> dict[str, Any]:
         raise ModelError(
             f"{folder}: no config.json; expected a folder that `save_pretrained` wrote"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file}: not readable as JSON ({error})") from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelError(f"{file}: no model_type; expected the config of a transformers model")
@@ -151,12 +169,17 @@ def check_config(folder: Path) -> dict[str, Any]:
     try:
         parsed = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise ModelError(f"{file}: model_type `{kind}` cannot be used ({_first(error)})") from error
+        raise ModelError(f"{file}: model_type `{kind}` cannot be used ({_short(error)})") from error
     is_encoder = type(parsed) in MODEL_MAPPING and type(parsed) in MODEL_FOR_MASKED_LM_MAPPING
     if not is_encoder or parsed.is_encoder_decoder or getattr(parsed, "is_decoder", False):
         raise ModelError(
             f"{file}: a {kind} model; bertkit fine-tunes encoders of the BERT family, such as "
             "bert, roberta, distilbert, electra, albert, deberta-v2, modernbert"
+        )
+    layers = getattr(parsed, "num_hidden_layers", 1)
+    if not 0 < layers <= MOST_LAYERS:
+        raise ModelError(
+            f"{file}: asks for {layers} layers; expected a number from 1 to {MOST_LAYERS}"
         )
     return config
 
@@ -173,15 +196,16 @@ def check_tokenizer(
         raise ModelError(f"{where}: the tokenizer is not a fast one; save it as tokenizer.json")
     embeddings: Any = model.get_input_embeddings()
     rows = embeddings.num_embeddings
-    if len(tokenizer) > rows:
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= rows:
         raise ModelError(
-            f"{where}: the tokenizer knows {len(tokenizer)} tokens, the model has vectors for "
-            f"{rows}; the two do not belong together"
+            f"{where}: the tokenizer makes ids up to {largest}, the model has vectors for {rows}; "
+            "the two do not belong together"
         )
     if tokenizer.pad_token_id is None:
         raise ModelError(f"{where}: the tokenizer has no padding token")
 
 
-def _first(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{text[:200]}{'…' if len(text) > 200 else ''}" if text else type(error).__name__

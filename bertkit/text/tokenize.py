@@ -31,10 +31,12 @@ FORMAT = 1
 
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the number of tokens that the encoder can read, special tokens included."""
-    config = model.config
-    positions = int(getattr(config, "max_position_embeddings", 512))
-    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer"):
-        positions -= int(config.pad_token_id) + 1  # their positions start after the padding id
+    positions = int(getattr(model.config, "max_position_embeddings", None) or 512)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings"):
+            padding = getattr(module, "padding_idx", None)
+            if padding is not None:  # as in RoBERTa: the positions before it are never used
+                positions -= int(padding) + 1
     return min(positions, int(tokenizer.model_max_length))
 
 
@@ -127,7 +129,7 @@ def tokenize(split: datasets.Dataset, name: str, encoder: TextEncoder, ctx: Cont
         DataError: a text is too long under `keep: error`, or all are under `drop`.
     """
     digest = hashlib.sha256(encoder.key().encode())
-    for text in split["text"]:
+    for text in split["text"][:]:
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
     folder = ctx.cache_dir / "tokens" / digest.hexdigest()[:32] if ctx.cache_dir else None
@@ -219,19 +221,20 @@ def _work(state: tuple[str, LongText, int, int], rows: dict[str, Any]) -> dict[s
 def _apply_policy(
     table: datasets.Dataset, split: datasets.Dataset, name: str, encoder: TextEncoder
 ) -> Tokens:
-    arrow = table.data.table.combine_chunks()
-    column = arrow.column("input_ids").combine_chunks()
-    column = column.chunk(0) if hasattr(column, "chunk") else column
-    values, offsets = np.asarray(column.values), np.asarray(column.offsets)
+    arrow = table.data.table
+    chunks = arrow.column("input_ids").chunks
+    values = np.concatenate([np.asarray(chunk.flatten()) for chunk in chunks])
+    lengths = np.concatenate([np.asarray(chunk.value_lengths()) for chunk in chunks])
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     before = arrow.column("before").to_numpy()
-    labels = np.asarray(split["label"], dtype=np.int64)
+    labels = np.asarray(split["label"][:], dtype=np.int64)
     policy, limit = encoder.policy, encoder.max_length
     long = np.flatnonzero(before > limit)
     if len(long) and policy.keep == "error":
         raise DataError(
-            f"{name}: {len(long)} of {len(before)} texts are longer than {limit} tokens, in rows "
-            f"{', '.join(str(i + 1) for i in long[:3])}; raise long_text.max_length, or choose "
-            "what to keep with long_text.keep"
+            f"{name}: {len(long)} of {len(before)} texts are longer than {limit} tokens, such as "
+            f"`{split[int(long[0])]['text'][:40]}…` with {before[long[0]]}; raise "
+            "long_text.max_length, or choose what to keep with long_text.keep"
         )
     if len(long) and policy.keep == "drop":
         keep = np.flatnonzero(before <= limit)
@@ -273,4 +276,8 @@ def tokenize_splits(splits: Splits, encoder: TextEncoder, ctx: Context) -> dict[
                 f"{name}: {report.dropped_texts} texts longer than {encoder.max_length} tokens "
                 f"dropped, {report.texts} left"
             )
+            gone = np.setdiff1d(split["label"][:], tokens.labels)
+            if gone:
+                words = ", ".join(splits.task.labels[i] for i in gone)
+                ctx.warn(f"{name}: no text is left with the labels {words}")
     return result
