@@ -54,14 +54,15 @@ for spec, limits in {specs!r}.items():
 
 # what a run that was stopped after step 90 leaves behind, gone on with
 whole, stopped = Path("runs/rbt3-chnsenticorp"), Path("runs/stopped")
-shutil.copytree(whole, stopped)
-shutil.rmtree(stopped / "model")
-(stopped / "result.json").unlink()
-for checkpoint in (stopped / "checkpoints").iterdir():
-    if int(checkpoint.name[5:]) > 90:
-        shutil.rmtree(checkpoint)
-spec = "seed-003-rbt3-chnsenticorp.yaml"
-run("resumed", spec, "--set", f"output={{stopped}}", "--resume")
+if (whole / "result.json").is_file():
+    shutil.copytree(whole, stopped)
+    shutil.rmtree(stopped / "model")
+    (stopped / "result.json").unlink()
+    for checkpoint in (stopped / "checkpoints").iterdir():
+        if int(checkpoint.name[5:]) > 90:
+            shutil.rmtree(checkpoint)
+    spec = "seed-003-rbt3-chnsenticorp.yaml"
+    run("resumed", spec, "--set", f"output={{stopped}}", "--resume")
 """
 
 
