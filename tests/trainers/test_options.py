@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bertkit.errors import SpecError
+from bertkit.heads.frozen_feature import FrozenFeature
+from bertkit.heads.linear import Linear
 from bertkit.trainers.loop import Loop
 from bertkit.trainers.training import optimizer_for
 from tests.trainers.conftest import checkpoints, evaluated, losses, rates, weights_of
@@ -73,9 +75,15 @@ def test_number_of_steps(train, trainer, options, steps, epochs):
     assert logged(result) == list(range(1, steps + 1))
 
 
-@pytest.mark.parametrize(("head", "epochs"), [("linear", 3.0), ("frozen-feature", 100.0)])
-def test_the_head_says_how_many_epochs_where_the_spec_does_not(train, head, epochs):
-    assert train(head=head, **NEVER).training["epochs"] == epochs
+@pytest.mark.parametrize("head", [Linear, FrozenFeature])
+def test_the_head_says_how_many_epochs_where_the_spec_does_not(train, head):
+    result = train(head=head.type_name(), batch_size=36, **NEVER)
+    assert result.training["epochs"] == head.epochs
+
+
+def test_a_frozen_head_has_more_epochs_and_a_higher_rate_than_a_whole_encoder():
+    assert FrozenFeature.epochs > Linear.epochs == 3
+    assert FrozenFeature.learning_rate > Linear.learning_rate == 5e-5
 
 
 def test_a_batch_that_the_texts_do_not_fill_cannot_be_dropped(train):
@@ -123,11 +131,11 @@ def test_course_of_the_learning_rate(train, trainer, peak, options, shares):
     assert rates(result) == pytest.approx([peak * share for share in shares], abs=1e-9)
 
 
-@pytest.mark.parametrize(("head", "rate"), [("linear", 5e-5), ("frozen-feature", 1e-2)])
-def test_the_head_says_the_learning_rate_where_the_spec_does_not(train, head, rate):
-    result = train(head=head, max_steps=2, schedule="constant")
-    assert rates(result) == [rate, rate]
-    assert result.training["learning_rate"] == rate
+@pytest.mark.parametrize("head", [Linear, FrozenFeature])
+def test_the_head_says_the_learning_rate_where_the_spec_does_not(train, head):
+    result = train(head=head.type_name(), max_steps=2, schedule="constant")
+    assert rates(result) == [head.learning_rate, head.learning_rate]
+    assert result.training["learning_rate"] == head.learning_rate
 
 
 def test_constant_refuses_a_warm_up_that_it_would_not_make(train):

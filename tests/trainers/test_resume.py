@@ -50,7 +50,9 @@ def identical(resumed, whole):
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-MID_EPOCH = {"epochs": 2, "batch_size": 8, "save": {"steps": 2}, "learning_rate": 1e-3}
+MID_EPOCH = {
+    "epochs": 2, "batch_size": 8, "save": {"steps": 2}, "learning_rate": 1e-3, "log_steps": 4,
+}  # fmt: skip
 STOPPING = {
     "max_steps": 40, "batch_size": 8, "evaluate": {"steps": 2}, "save": {"steps": 3},
     "best": "loss", "early_stopping": {"patience": 3}, "learning_rate": 0.3, "optimizer": "adam",
