@@ -16,6 +16,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -193,7 +194,6 @@ class RunSpec(Options):
     metrics: tuple[Annotated[Metric, Slot("metric", None)], ...] = Field(
         default=("accuracy", "f1"),  # type: ignore[arg-type]
         min_length=1,
-        strict=False,  # a list of YAML or JSON becomes a tuple
         description="Scores to compute; the first one decides on the best model by default.",
     )
     compute: Compute = Field(Compute(), description="Which device and how much of it.")
@@ -202,6 +202,11 @@ class RunSpec(Options):
         None, description="Folder of the run; a new one under `runs/` by default."
     )
     offline: bool = Field(False, description="Reach no network: use what is on this disk.")
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _list_to_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _parts_agree(self) -> RunSpec:
@@ -484,7 +489,8 @@ def _unknown_key(name: str, owner: type[Options] | None) -> str:
 
 def _show(value: object) -> str:
     """Return a value as YAML writes it, in short."""
-    if isinstance(value, (Mapping, list, tuple)):
+    value = list(value) if isinstance(value, tuple) and not value else value
+    if isinstance(value, (Mapping, list)):
         noun = "mapping" if isinstance(value, Mapping) else "list"
         return f"a {noun}" if value else f"an empty {noun}"
     if not isinstance(value, (str, int, float, type(None))):

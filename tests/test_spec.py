@@ -490,6 +490,11 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
     "no metric": ({"metrics": []}, "metrics: found an empty list; expected 1 or more"),
     "a long text": (
         {"task": "x" * 100}, f'task: found "{"x" * 56}…; expected single_label'),
+    "a set, which has no order": (
+        {"metrics": {"f1"}}, "metrics: found a set; expected a list"),
+    "a tuple where YAML has a list": (
+        {"dataset": {"train": ("a.csv",)}},
+        "dataset.train: found a tuple; expected text or a list. File or files to train on."),
     "an object of Python": ({"seed": object()}, "seed: found an object; expected a whole number"),
     # unions: one line, about the branch that was meant
     "a share above 1": (
