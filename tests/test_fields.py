@@ -13,6 +13,7 @@ import pytest
 
 import bertkit
 from bertkit.component import KINDS, Options
+from bertkit.records import Task
 from bertkit.registry import Registry, base_class, use
 from bertkit.spec import RunSpec
 from tests.conftest import reviews
@@ -83,7 +84,8 @@ def marked() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for file in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.field":
+            # `field` may be short for `pytest.mark.field` in a file with many of them
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "field":
                 for path in node.args:
                     assert isinstance(path, ast.Constant), f"{file}:{node.lineno}: no literal path"
                     place = f"{file.relative_to(TESTS)}:{node.lineno}"
@@ -224,3 +226,47 @@ def test_texts_and_labels_of_the_spec_are_the_splits_they_are_given_as(
         words = [len(example["text"].split()) + 2 for example in examples]
         lengths = result.data["lengths"][name]
         assert (lengths["tokens"], lengths["longest"]) == (sum(words), max(words))
+
+
+OPTIONS_OF_METRICS: list[tuple[dict[str, Any], float]] = [
+    ({"type": "precision", "average": "macro"}, (4 / 5 + 1) / 2),
+    ({"type": "precision", "average": "weighted"}, (4 * 4 / 5 + 2 * 1) / 6),
+    ({"type": "precision", "average": "binary", "positive": "neg"}, 4 / 5),
+    ({"type": "precision", "average": "binary", "positive": "pos"}, 1),
+    ({"type": "recall", "average": "macro"}, (1 + 1 / 2) / 2),
+    ({"type": "recall", "average": "micro"}, 5 / 6),
+    ({"type": "recall", "average": "binary", "positive": "neg"}, 1),
+    ({"type": "recall", "average": "binary"}, 1 / 2),
+    ({"type": "f1", "average": "macro"}, (8 / 9 + 2 / 3) / 2),
+    ({"type": "f1", "average": "micro"}, 5 / 6),
+    ({"type": "f1", "average": "binary", "positive": "neg"}, 8 / 9),
+    ({"type": "f1", "average": "binary", "positive": "pos"}, 2 / 3),
+]
+
+
+@pytest.mark.field("metric.precision.average")
+@pytest.mark.field("metric.precision.positive")
+@pytest.mark.field("metric.recall.average")
+@pytest.mark.field("metric.recall.positive")
+@pytest.mark.field("metric.f1.average")
+@pytest.mark.field("metric.f1.positive")
+@pytest.mark.parametrize(("metric", "value"), OPTIONS_OF_METRICS)
+def test_average_and_positive_say_which_score_it_is(metric: dict[str, Any], value: float) -> None:
+    raw = {"encoder": "x", "dataset": "a.csv", "metrics": [metric]}
+    (found,) = RunSpec.model_validate(raw).metrics
+    truth, predicted = [0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1]
+    scores = found.make(Task("single_label", ("neg", "pos"))).compute(
+        references=truth, predictions=predicted
+    )
+    assert scores == {metric["type"]: pytest.approx(value)}
+
+
+@pytest.mark.field("metric.calibration_error.bins")
+def test_bins_are_the_intervals_of_confidence_that_are_compared() -> None:
+    truth, scores = [0, 0], [[0.9, 0.1], [0.4, 0.6]]  # sure and right, less sure and wrong
+    task = Task("single_label", ("neg", "pos"))
+    for bins, value in [(1, abs(1 - 0.9 - 0.6) / 2), (5, (abs(1 - 0.9) + abs(0 - 0.6)) / 2)]:
+        metric = {"type": "calibration_error", "bins": bins}
+        spec = RunSpec.model_validate({"encoder": "x", "dataset": "a.csv", "metrics": [metric]})
+        found = spec.metrics[0].make(task).compute(references=truth, predictions=scores)
+        assert found == {"calibration_error": pytest.approx(value)}

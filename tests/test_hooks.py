@@ -12,6 +12,7 @@ from torch import nn
 
 import bertkit
 from bertkit import hooks
+from bertkit.heads.frozen_feature import FrozenFeature
 from bertkit.records import Fitted, Run, RunResult, Scores, Splits
 from bertkit.registry import Registry, use
 from bertkit.text.encoded import Encoded
@@ -100,7 +101,7 @@ def test_every_hook_fires_in_the_order_of_the_run_with_the_record_of_its_stage(
     run = told["started"]["run"]
     assert told["started"]["there"]
     assert (run.run_dir, run.resumed) == (Path(spec["output"]), False)
-    assert run.spec.trainer.learning_rate == 1e-2, "the spec as it runs, defaults filled in"
+    assert run.spec.trainer.learning_rate == FrozenFeature.learning_rate, "defaults are filled in"
     assert all(facts["run"] is run for _, facts in observer.events)
 
     assert isinstance(told["load"]["record"], Splits)
