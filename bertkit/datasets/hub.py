@@ -45,7 +45,7 @@ class Hub(DatasetLoader):
                 download_config=DownloadConfig(local_files_only=ctx.offline),
             )
         except (DatasetsError, ValueError, OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(f"{error} {error.__cause__ or ''}".split())
             advice = "; set dataset.config" if "config" in reason.lower() else ""
             raise DataError(f"{place} cannot be read ({reason}){advice}") from error
         _check_commit(loaded, commit, self.name)
