@@ -149,7 +149,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
         ArtifactError: it is not what was saved, or its format is newer than this bertkit.
     """
     if not folder.is_dir():
-        raise ArtifactError(f"{folder}: there is no such folder; expected a model directory")
+        raise ArtifactError(
+            f"{folder}: there is no such folder; expected one that `bertkit run` wrote"
+        )
     file = folder / SETTINGS
     if not file.is_file():
         return {}
@@ -264,7 +266,10 @@ def load(folder: str | Path, *, device: str = "auto", step: int | None = None) -
     if is_run:
         path = path / "model"
         if not path.is_dir():
-            raise ArtifactError(f"{folder}: this run has not saved a model yet; finish it first")
+            raise ArtifactError(
+                f"{folder}: this run has not saved a model yet; finish it: "
+                f"bertkit run {Path(folder, 'spec.yaml')} --resume"
+            )
     settings = read_settings(path)
     verify_files(path, settings)
     check_config(path)
@@ -284,8 +289,9 @@ def load(folder: str | Path, *, device: str = "auto", step: int | None = None) -
             raise ArtifactError(f"{path}: cannot be loaded ({reason})") from error
     if report["missing_keys"]:
         raise ArtifactError(
-            f"{path}: a model without a classification head, such as {report['missing_keys']}; "
-            "expected a directory that bertkit or a sequence-classification model saved"
+            f"{path}: a model without a classification head (no "
+            f"{', '.join(sorted(report['missing_keys'])[:3])}); expected one that `bertkit run` or "
+            "a sequence-classification model of transformers saved"
         )
     check_tokenizer(path, model, tokenizer)
     if step is not None:

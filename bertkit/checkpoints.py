@@ -211,7 +211,7 @@ class CheckpointStore:
         if step not in self.steps():
             raise CheckpointError(
                 f"{self.folder}: no checkpoint of step {step}; "
-                f"there are {', '.join(map(str, self.steps())) or 'none'}"
+                f"the steps kept are: {', '.join(map(str, self.steps())) or 'none'}"
             )
         reason = self.verify(step)
         if reason:

@@ -287,7 +287,9 @@ def init(
     try:
         spec.write_text(content, encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"{spec}: cannot be written ({error.strerror})") from None
+        raise SpecError(
+            f"{spec}: cannot be written ({error.strerror}); choose another place"
+        ) from None
     err.print(f"wrote {spec}; start it with: bertkit run {spec}", markup=False)
 
 

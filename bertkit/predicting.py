@@ -61,7 +61,9 @@ def _lines(source: Iterable[bytes], where: str) -> Iterator[str]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
-            raise DataError(f"{where}, line {number}: not UTF-8 text; save it as UTF-8") from None
+            raise DataError(
+                f"{where}, line {number}: not UTF-8 text; convert it to UTF-8"
+            ) from None
         if text.strip():
             yield text
 
@@ -232,7 +234,10 @@ def describe(folder: Path) -> Iterable[tuple[str, str]]:
 
     model = folder / "model" if (folder / "spec.yaml").is_file() else folder
     if not (model / "config.json").is_file() and not (folder / "spec.yaml").is_file():
-        raise ArtifactError(f"{folder}: neither a run of bertkit nor a model directory")
+        raise ArtifactError(
+            f"{folder}: neither a run of bertkit nor a model directory; "
+            "expected one that `bertkit run` wrote"
+        )
     if (folder / "result.json").is_file():
         result = RunResult.read(folder)
         yield "run", f"finished, bertkit {result.provenance.get('bertkit')}"

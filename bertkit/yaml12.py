@@ -28,7 +28,8 @@ _ADVICE = {  # the parser's words: what to do
     r"'\t'": "expected spaces: replace the tab by spaces",
     "unknown escape": "expected a known escape: use single quotes, or double each backslash",
     "end of stream": "expected a closing quote: close the quote that opens here",
-    "mapping values": "expected one `key: value` a line: quote text with ': ' in it, or indent",
+    "mapping values": "expected one `key: value` a line: indent alike, write a space after each "
+    "colon, above this line, too, and quote text with ': ' in it",
     "expected ','": "expected a comma or a closing bracket: add what is missing",
     "<block end>": "expected the next entry: correct the indentation, or quote the whole text",
     "": "expected YAML 1.2: correct this, or put the text in quotes",
@@ -64,7 +65,8 @@ def read_file(path: Path) -> object:
     """Read a YAML file: UTF-8, at most 1 MiB, which is looked at before anything is read."""
     try:
         if not path.is_file():
-            names = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+            others = path.parent.iterdir() if path.parent.is_dir() else ()
+            names = [item.name for item in others if item.is_file()]
             near = " or ".join(difflib.get_close_matches(path.name, names))
             found = "a folder or a device" if path.exists() else "no such file"
             advice = f"did you mean {near}?" if near else "check the name and the folder"

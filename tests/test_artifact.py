@@ -375,12 +375,16 @@ def classifier_of(folder, encoder):
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
-        (nothing, ArtifactError, "there is no such folder; expected a model directory"),
-        (a_file, ArtifactError, "there is no such folder; expected a model directory"),
+        (nothing, ArtifactError, "there is no such folder; expected one that"),
+        (a_file, ArtifactError, "there is no such folder; expected one that"),
         (an_empty_folder, ModelError, "no config.json; expected a folder"),
         (a_dataset, ModelError, "no config.json; expected a folder"),
         (an_encoder_without_a_head, ArtifactError, "a model without a classification head"),
-        (a_run_without_a_model, ArtifactError, "has not saved a model yet; finish it first"),
+        (
+            a_run_without_a_model,
+            ArtifactError,
+            "has not saved a model yet; finish it: bertkit run ",
+        ),
         (an_empty_model_folder, ModelError, "no config.json"),
         (pickled_weights, ArtifactError, "bertkit reads safetensors only"),
         (changed_config(auto_map={"AutoModel": "x.y"}), ModelError, "code of its own (auto_map)"),
@@ -537,7 +541,7 @@ def test_a_step_gives_the_weights_that_the_run_had_then(encoder_dir, tmp_path, h
 
 def test_a_step_that_is_not_there_is_refused_with_those_that_are(encoder_dir, tmp_path):
     run = train(encoder_dir, tmp_path / "run", max_steps=2, save={"steps": 1}, keep=9)
-    with pytest.raises(BertkitError, match=r"no checkpoint of step 7; there are 1, 2"):
+    with pytest.raises(BertkitError, match=r"no checkpoint of step 7; the steps kept are: 1, 2"):
         bertkit.load(run.run_dir, step=7)
     weights = tmp_path / "run" / "checkpoints" / "step-000001" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")

@@ -214,7 +214,9 @@ def test_a_store_without_facts_reads_any_checkpoint(store):
 def test_a_step_that_was_not_saved_is_refused_with_those_that_were(store):
     save(store, 10)
     save(store, 20)
-    with pytest.raises(CheckpointError, match="no checkpoint of step 15; there are 10, 20"):
+    with pytest.raises(
+        CheckpointError, match="no checkpoint of step 15; the steps kept are: 10, 20"
+    ):
         store.weights(15)
 
 

@@ -243,6 +243,13 @@ def test_debug_adds_the_traceback_and_changes_nothing_else(place, flags):
     assert found.stderr.splitlines()[-1].startswith("error: nowhere.yaml: found no such file")
 
 
+def test_a_mistake_leaves_a_process_with_2_and_an_unknown_word_too(place):
+    for arguments in (["run", "nowhere.yaml"], ["runn"]):
+        found = real(*arguments, cwd=place)
+        assert (found.returncode, found.stdout) == (2, "")
+        assert "nowhere.yaml: found no such file" in found.stderr or "Did you mean" in found.stderr
+
+
 def test_plugins_can_be_left_alone(place):
     interrupt_after("load")
     assert cli("--no-plugins", "run", "run.yaml", "-q").exit_code == 0

@@ -261,7 +261,7 @@ def test_standard_input_is_read_line_by_line(monkeypatch):
         ("a.jsonl", b'{"review": "x"\n', "{}, line 1: "),
         ("a.xlsx", b"PK", "{}: the ending .xlsx says nothing about the format"),
         ("a.parquet", b"PAR1", "{}: not a readable parquet file"),
-        ("a.txt", b"good\nb\xe9d\n", "--file: {}, line 2: not UTF-8 text; save it as UTF-8"),
+        ("a.txt", b"good\nb\xe9d\n", "--file: {}, line 2: not UTF-8 text; convert it"),
         ("missing.txt", None, "--file: there is no file {}"),
         ("missing.csv", None, "--file: there is no file {}"),
     ],
