@@ -103,11 +103,31 @@ def test_a_split_that_is_not_there(options, message):
     assert refusal(DatasetDict(train=table(), test=table()), **options) == message
 
 
-def test_without_validation_a_tenth_of_train_is_held_out_and_the_log_says_so():
+def test_where_only_train_is_given_shares_are_held_out_and_the_log_says_so():
     voice = Voice()
     splits = splits_of(table(40), voice)
-    assert sizes(splits) == {"train": 36, "validation": 4}
+    assert sizes(splits) == {"train": 28, "validation": 4, "test": 8}
+    assert voice.said == [
+        "test: 8 texts held out of train, stratified (none was given)",
+        "validation: 4 texts held out of train, stratified (none was given)",
+    ]
+
+
+def test_with_a_test_split_and_no_validation_a_tenth_of_train_is_held_out():
+    voice = Voice()
+    splits = splits_of(DatasetDict(train=table(40), test=table(3, start=40)), voice)
+    assert sizes(splits) == {"train": 36, "validation": 4, "test": 3}
     assert voice.said == ["validation: 4 texts held out of train, stratified (none was given)"]
+
+
+@pytest.mark.field("dataset.test")
+def test_test_0_means_none():
+    assert sizes(splits_of(table(40), test=0)) == {"train": 36, "validation": 4}
+
+
+@pytest.mark.parametrize("validation", [0, 0.1])
+def test_with_a_word_on_validation_no_test_is_held_out_unasked(validation):
+    assert splits_of(table(40), validation=validation).test is None
 
 
 @pytest.mark.field("dataset.validation")
@@ -119,8 +139,11 @@ def test_validation_0_means_none():
 
 def test_too_few_texts_to_hold_some_out_go_on_without_where_none_was_asked_for():
     voice = Voice()
-    assert sizes(splits_of(table(4), voice)) == {"train": 4}
-    assert voice.warned == ["validation: none was given, and 4 texts are too few to hold some out"]
+    assert sizes(splits_of(table(2), voice)) == {"train": 2}
+    assert voice.warned == [
+        "test: none was given, and 2 texts are too few to hold some out",
+        "validation: none was given, and 2 texts are too few to hold some out",
+    ]
     assert refusal(table(4), validation=0.1) == (
         "dataset.validation: 0.1 of 4 texts leaves validation empty; give a larger share, more "
         "texts, or 0 for none"
