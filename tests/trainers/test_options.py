@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -478,10 +479,27 @@ def test_a_change_of_exactly_min_delta_is_not_enough_but_a_larger_one_is():
     assert not better(float("nan"), None, greater=True)
 
 
-def test_a_run_that_goes_on_improving_is_not_stopped(train):
-    result = train(max_steps=6, evaluate={"steps": 1}, best="loss", early_stopping=6)
-    assert result.training["steps"] == 6
-    assert not result.training["stopped_early"]
+@field("trainer.early_stopping.min_delta")
+@pytest.mark.parametrize(
+    ("min_delta", "patience", "steps"),
+    [
+        pytest.param(0.0, 1, 8, id="every improvement counts"),
+        pytest.param(0.02, 3, 4, id="none is large enough"),
+        pytest.param(0.005, 2, 8, id="two together are large enough"),
+    ],
+)
+def test_improvements_below_min_delta_do_not_prolong_training(train, min_delta, patience, steps):
+    result = train(
+        head="frozen-feature", optimizer="adam", learning_rate=0.01, schedule="constant",
+        max_steps=8, batch_size=36, evaluate={"steps": 1}, best="loss",
+        early_stopping={"patience": patience, "min_delta": min_delta},
+    )  # fmt: skip
+    values = list(scores(result, "loss").values())
+    gains = [before - after for before, after in itertools.pairwise(values)]
+    assert all(0.002 < gain < 0.005 for gain in gains), "this test needs a steady improvement"
+    assert result.training["steps"] == steps
+    assert result.training["stopped_early"] == (steps < 8)
+    assert result.training["best"]["step"] == steps
 
 
 @pytest.mark.parametrize("options", [{"best": None}, {"evaluate": None}])

@@ -133,7 +133,7 @@ def test_a_model_with_nothing_to_train_is_refused():
 
 @both
 def test_the_loss_goes_down(trainer, context):
-    options = {"epochs": 30, "batch_size": 5, "learning_rate": 0.3}
+    options = {"epochs": 30, "batch_size": 5, "learning_rate": 0.3, "log_steps": 10}
     fitted = trainer(**options).fit(Small(), features(), None, context())
     first, *_, last = (line["loss"] for line in fitted.history)
     assert last < 0.7 * first
