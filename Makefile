@@ -45,6 +45,7 @@ contracts: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.dev ## Build the docs site into site/.
+	$(BIN)/python docs/generate_reference.py --check
 	$(BIN)/zensical build --clean --strict
 
 figures: $(VENV)/.dev ## Print the README's figures; DATA=amazon_review_sentences.csv adds the English ones.

@@ -32,6 +32,7 @@ _HOMES = {
     "RunResult": "bertkit.records",
     "RunSpec": "bertkit.spec",
     "SpecError": "bertkit.errors",
+    "SpecPath": "bertkit.component",
     "Task": "bertkit.records",
     "TrainError": "bertkit.errors",
     "Trainer": "bertkit.trainers.base",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from bertkit.artifact import Classifier as Classifier
     from bertkit.artifact import Prediction as Prediction
     from bertkit.artifact import load as load
+    from bertkit.component import SpecPath as SpecPath
     from bertkit.datasets.base import DatasetLoader as DatasetLoader
     from bertkit.encoders.base import Encoder as Encoder
     from bertkit.engine import run as run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import normpath
 from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar
 
@@ -69,7 +70,7 @@ def anchored(value: str, info: ValidationInfo) -> str:
     if base is None:
         return value
     try:
-        return str(Path(base, Path(value).expanduser()))
+        return normpath(Path(base, Path(value).expanduser()))
     except RuntimeError:
         raise ValueError(
             f"found {value}, but `{Path(value).parts[0]}` is no user's home folder here; "

@@ -197,7 +197,7 @@ def evaluate_file(
         raise DataError(f"{data}: no rows; expected labelled texts")
     names = settings.get("label_values") or {name: name for name in classifier.labels}
     source = Memory.model_validate(
-        {"data": {str(data): Dataset(table)}, "train": str(data), **columns}
+        {"data": {str(data): Dataset(table)}, "train": str(data), "labels": names, **columns}
     )
     rows = labelled_rows(source, names, Context())
     saved = settings.get("metrics", [{"type": "accuracy"}, {"type": "f1"}])

@@ -31,7 +31,8 @@ class Place:
         self.plugins, self.folder = plugins, folder
 
     def python(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        variables = {**os.environ, "PYTHONPATH": str(self.plugins), **environment}
+        paths = [str(self.plugins), *filter(None, [os.environ.get("PYTHONPATH")])]
+        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment}
         return subprocess.run(
             arguments, cwd=self.folder, env=variables, capture_output=True, text=True, check=False
         )

@@ -59,7 +59,8 @@ class DatasetLoader(Component):
     test: str | Fraction | None = Field(
         None,
         description="Name of the split for the final scores, or the share of the train split to "
-        "hold out for it. By default a split named `test` where there is one; 0 for none.",
+        "hold out for it. By default a split named `test` where there is one; else 0.2, if no "
+        "validation split is given either. 0 for none.",
     )
     text: str = Field("text", description="Column that holds the text.")
     label: str = Field("label", description="Column that holds the label.")

@@ -42,7 +42,7 @@ class Files(DatasetLoader):
     test: Fraction | SpecPath | list[SpecPath] | None = Field(  # type: ignore[assignment]
         None,
         description="File or files for the final scores, or the share of the train file to hold "
-        "out for it; none by default.",
+        "out for it; 0.2 by default where no validation is given either, 0 for none.",
     )
     format: Format | None = Field(
         None, description="Format of the files; by their ending if unset."

@@ -34,7 +34,8 @@ class Inline(DatasetLoader):
     )
     test: list[Example] | Fraction | None = Field(  # type: ignore[assignment]
         None,
-        description="Texts for the final scores, or the share of the train texts to hold out.",
+        description="Texts for the final scores, or the share of the train texts to hold out for "
+        "them; 0.2 by default where no validation is given either, 0 for none.",
     )
     text: Literal["text"] = Field("text", description="Always `text`.")
     label: Literal["label"] = Field("label", description="Always `label`.")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 DEFAULT_VALIDATION = 0.1
+DEFAULT_TEST = 0.2
 SHOWN = 3
 """Examples that an error message shows."""
 FIRST_ROW = "row 1 is the first text, after any header line"
@@ -98,8 +99,8 @@ def labelled_rows(loader: DatasetLoader, names: dict[str, str], ctx: Context) ->
     """
     raw = loader.load(ctx)
     role = str(loader.roles()["train"])
-    rows = _texts_and_labels(_pick(raw, role, "train"), loader, "data", "single_label")
-    return _number(rows, names, "data", "the model knows")
+    rows = _texts_and_labels(_pick(raw, role, "train"), loader, role, "single_label")
+    return _number(rows, names, role, "the model knows")
 
 
 def check_columns(
@@ -135,10 +136,13 @@ def _default_roles(
     roles: dict[str, str | float | None], raw: datasets.DatasetDict
 ) -> dict[str, str | float | None]:
     filled = dict(roles)
-    if filled["validation"] is None:
-        filled["validation"] = "validation" if "validation" in raw else DEFAULT_VALIDATION
-    if filled["test"] is None and "test" in raw:
-        filled["test"] = "test"
+    only_one = roles["validation"] is None and "validation" not in raw
+    if only_one:
+        filled["validation"] = DEFAULT_VALIDATION
+    elif roles["validation"] is None:
+        filled["validation"] = "validation"
+    if filled["test"] is None:
+        filled["test"] = "test" if "test" in raw else DEFAULT_TEST if only_one else None
     return filled
 
 

@@ -277,7 +277,7 @@ def tokenize_splits(splits: Splits, encoder: TextEncoder, ctx: Context) -> dict[
                 f"dropped, {report.texts} left"
             )
             gone = np.setdiff1d(split["label"][:], tokens.labels)
-            if gone:
+            if len(gone):
                 words = ", ".join(splits.task.labels[i] for i in gone)
                 ctx.warn(f"{name}: no text is left with the labels {words}")
     return result

@@ -41,7 +41,9 @@ class EarlyStopping(Options):
     """Stop when validation no longer gets better."""
 
     patience: int = Field(3, ge=1, description="Evaluations without a better value to wait for.")
-    min_delta: float = Field(0.0, ge=0, description="A value is better by more than this, or not at all.")
+    min_delta: float = Field(
+        0.0, ge=0, description="A value is better by more than this, or not at all."
+    )
 
 
 def _patience(value: Any) -> Any:
@@ -99,7 +101,7 @@ class Trainer(Component):
     drop_last: bool = Field(
         False, description="Leave out the last batch of an epoch when it is not full."
     )
-    log_steps: int = Field(10, ge=1, description="Optimizer steps between two logged losses.")
+    log_steps: int = Field(50, ge=1, description="Optimizer steps between two logged losses.")
     evaluate: Every | None = Field(
         Every(epochs=1),
         description="When to score the validation split; also after the last step. null: never.",

@@ -275,10 +275,9 @@ class Watch:
     def _log(self) -> None:
         at = self.at
         assert self.schedule is not None
-        self._record(
-            loss=at.window_loss / at.window_samples,
-            learning_rate=float(self.schedule.get_last_lr()[0]),
-        )
+        loss, rate = at.window_loss / at.window_samples, float(self.schedule.get_last_lr()[0])
+        self._record(loss=loss, learning_rate=rate)
+        self.ctx.say(f"step {at.step}/{self.plan.steps}  loss {loss:.4f}  learning rate {rate:.2e}")
         at.window_loss, at.window_samples = 0.0, 0
 
     def _record(self, **numbers: Any) -> None:
