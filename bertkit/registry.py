@@ -141,8 +141,6 @@ class Registry:
                 manager.register(plugin, name=key)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
                 self.problems.append(Problem(origin, _one_line(error)))
-                if manager.has_plugin(key):  # one hook was refused; the others go with it
-                    manager.unregister(name=key)
                 continue
             self._report_unknown_hooks(plugin, manager, origin)
         return manager
