@@ -75,7 +75,7 @@ class Scratch(Encoder):
         from transformers import PreTrainedTokenizerFast
 
         assert ctx.splits is not None
-        texts = ctx.splits.train["text"]
+        texts = ctx.splits.train["text"][:]
         ctx.say(f"training a tokenizer of at most {self.vocab_size} tokens on {len(texts)} texts")
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
