@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1000
 """Texts that go to the tokenizer at a time."""
+THREADS = "TOKENIZERS_PARALLELISM"
+Ids = tuple[list[list[int]], list[int]]
+"""Token ids of each text, and its number of tokens before it was cut."""
 FORMAT = 1
 """Part of the cache key; raised when the meaning of cached tokens changes."""
 
@@ -100,7 +104,7 @@ class TextEncoder:
         policy = json.dumps(self.policy.model_dump(), sort_keys=True)
         return hashlib.sha256(f"{FORMAT}{policy}{self.backend.to_str()}".encode()).hexdigest()
 
-    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
+    def encode(self, texts: Sequence[str]) -> Ids:
         """Return the token ids that are kept of each text, and its number of tokens before."""
         encodings = self.backend.encode_batch_fast(list(texts))
         kept, before = [], []
@@ -172,50 +176,52 @@ def _compute(
     split: datasets.Dataset, name: str, encoder: TextEncoder, ctx: Context
 ) -> datasets.Dataset:
     import pyarrow as pa
-    from datasets import Dataset, disable_progress_bars, enable_progress_bars
-    from datasets.utils import are_progress_bars_disabled
+    from datasets import Dataset
 
     schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("before", pa.int32())])
-    if ctx.workers > 1 and split.num_rows > ctx.workers:
-        silent = are_progress_bars_disabled()
-        if type(ctx.progress).__name__ != "Silent":
-            enable_progress_bars()
-        try:
-            state = (encoder.backend.to_str(), encoder.policy, encoder.prefix, encoder.suffix)
-            return split.map(
-                partial(_work, state),
-                batched=True,
-                batch_size=CHUNK,
-                num_proc=min(ctx.workers, split.num_rows),
-                remove_columns=split.column_names,
-                desc=f"tokenize {name}",
-                load_from_cache_file=False,
-            ).with_format(None)
-        finally:
-            if silent:
-                disable_progress_bars()
+    rows, workers = split.num_rows, min(ctx.workers, split.num_rows)
+    size = min(CHUNK, -(-rows // workers))
+    texts = (split[start : start + size]["text"] for start in range(0, rows, size))
     chunks = []
-    with ctx.progress.bar(f"tokenize {name}", split.num_rows) as bar:
-        for start in range(0, split.num_rows, CHUNK):
-            texts = split[start : start + CHUNK]["text"]
-            ids, before = encoder.encode(texts)
+    with ctx.progress.bar(f"tokenize {name}", rows) as bar, _mapper(encoder, workers) as encode:
+        for ids, before in encode(texts):
             chunks.append(pa.table({"input_ids": ids, "before": before}, schema=schema))
-            bar.advance(len(texts))
+            bar.advance(len(ids))
     return Dataset(pa.concat_tables(chunks))
 
 
-def _work(state: tuple[str, LongText, int, int], rows: dict[str, Any]) -> dict[str, Any]:
-    """Tokenize in a worker process, which needs no torch and no transformers."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    from tokenizers import Tokenizer
+@contextmanager
+def _mapper(
+    encoder: TextEncoder, workers: int
+) -> Iterator[Callable[[Iterable[list[str]]], Iterator[Ids]]]:
+    """Give a `map` that encodes chunks of texts, in this process or in several."""
+    if workers == 1:
+        yield partial(map, encoder.encode)
+        return
+    from concurrent.futures import ProcessPoolExecutor
 
-    encoder = TextEncoder.__new__(TextEncoder)
-    encoder.backend = Tokenizer.from_str(state[0])
-    encoder.policy, encoder.prefix, encoder.suffix = state[1:]
-    assert encoder.policy.max_length is not None
-    encoder.max_length = encoder.policy.max_length
-    ids, before = encoder.encode(rows["text"])
-    return {"input_ids": ids, "before": before}
+    before = os.environ.get(THREADS)
+    os.environ[THREADS] = "false"  # the tokenizer's own threads do not survive a fork
+    try:
+        with ProcessPoolExecutor(workers, None, _start, (encoder,)) as pool:
+            yield partial(pool.map, _encode)
+    finally:
+        os.environ.pop(THREADS)
+        if before is not None:
+            os.environ[THREADS] = before
+
+
+_encoder: TextEncoder
+
+
+def _start(encoder: TextEncoder) -> None:
+    """Keep the encoder of a worker process, which needs no torch and no transformers."""
+    global _encoder
+    _encoder = encoder
+
+
+def _encode(texts: list[str]) -> Ids:
+    return _encoder.encode(texts)
 
 
 def _apply_policy(
