@@ -18,6 +18,9 @@ command line leaves with: 2 where the user's input is wrong, 1 where the run fai
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class BertkitError(Exception):
     """Base of every error that bertkit raises on purpose.
@@ -74,3 +77,9 @@ class ArtifactError(BertkitError):
 
 class MissingPluginError(ArtifactError):
     """A saved run needs a plugin that is not installed here; the message names it."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return `" Did you mean `x`?"`, or nothing where nothing is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean `{near[0]}`?" if near else ""

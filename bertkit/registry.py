@@ -7,7 +7,6 @@ broken one is a `Problem` and never an error of somebody else's run.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ import pluggy
 
 from bertkit import hooks
 from bertkit.component import KINDS, Component
-from bertkit.errors import AmbiguousComponentError, UnknownComponentError
+from bertkit.errors import AmbiguousComponentError, UnknownComponentError, suggest
 
 DISABLE_VARIABLE = "BERTKIT_DISABLE_PLUGINS"
 
@@ -75,12 +74,6 @@ def base_class(kind: str) -> type[Component]:
 
     bases = (DatasetLoader, Encoder, Head, Trainer, Metric)
     return {base.kind: base for base in bases}[kind]
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """Return `" Did you mean `x`?"`, or nothing where nothing is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean `{near[0]}`?" if near else ""
 
 
 def _entry_points() -> Iterable[metadata.EntryPoint]:

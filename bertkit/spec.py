@@ -27,10 +27,10 @@ from bertkit.component import Component, Options, SpecPath, as_text
 from bertkit.compute import Compute
 from bertkit.datasets.base import DatasetLoader
 from bertkit.encoders.base import Encoder
-from bertkit.errors import AmbiguousComponentError, SpecError, UnknownComponentError
+from bertkit.errors import AmbiguousComponentError, SpecError, UnknownComponentError, suggest
 from bertkit.heads.base import Head
 from bertkit.metrics.base import Metric
-from bertkit.registry import Registration, registry, suggest
+from bertkit.registry import Registration, registry
 from bertkit.text.long_text import LongText
 from bertkit.trainers.base import Trainer
 

@@ -318,6 +318,17 @@ def test_an_optimizer_goes_on_as_if_it_had_never_been_saved(store, kind):
     assert all(map(torch.equal, model.parameters(), again.parameters()))
 
 
+def test_an_optimizer_s_plain_values_and_settings_come_back_beside_its_tensors(store):
+    state = {
+        "state": {0: {"step": 3, "scale": 0.1, "buffer": torch.ones(2)}, 2: {"step": 1}},
+        "param_groups": [{"lr": 0.1, "betas": (0.9, 0.999), "foreach": None, "params": [0, 1, 2]}],
+    }
+    store.save(1, {"weight": torch.ones(1)}, state, {}, None)
+    found = store.load(1).optimizer
+    assert torch.equal(found["state"][0].pop("buffer"), state["state"][0].pop("buffer"))
+    assert found == state
+
+
 def test_a_file_is_replaced_whole(tmp_path):
     file = tmp_path / "result.json"
     write_durably(file, "old")

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import pytest
 
 import bertkit
-from bertkit.errors import AmbiguousComponentError, UnknownComponentError
+from bertkit.errors import AmbiguousComponentError, UnknownComponentError, suggest
 from bertkit.heads.linear import Linear
 from bertkit.records import RunResult
-from bertkit.registry import Registry, registry, suggest, use
+from bertkit.registry import Registry, registry, use
 from tests.conftest import make_encoder
 
 FIXTURES = Path(__file__).parent / "fixtures" / "plugins"

@@ -495,6 +495,9 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
     "a tuple where YAML has a list": (
         {"dataset": {"train": ("a.csv",)}},
         "dataset.train: found a tuple; expected text or a list. {about}"),
+    "an object where YAML has plain data": (
+        {"trainer": {"type": "hf", "extra": {"a": object()}}},
+        "trainer.extra.a: input was not a valid JSON value"),
     "an object of Python": ({"seed": object()}, "seed: found an object; expected a whole number"),
     # unions: one line, about the branch that was meant
     "a share above 1": (

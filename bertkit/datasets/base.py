@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from bertkit.records import Context
 
 Fraction = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Name = str | int | float | bool
+"""A label name as it may be written in a spec."""
 
 
 class Sample(Options):
@@ -71,13 +73,18 @@ class DatasetLoader(Component):
     )
     sample: Sample | None = Field(None, description="Keep only so many texts of each split.")
 
-    @field_validator("labels", mode="before")
+    @field_validator(
+        "labels", mode="before", json_schema_input_type=list[Name] | dict[str, Name] | None
+    )
     @classmethod
     def _label_names_are_text(cls, value: Any) -> Any:
+        def text(name: Any) -> Any:
+            return str(name) if isinstance(name, (int, float)) else name
+
         if isinstance(value, dict):
-            return {str(key): str(name) for key, name in value.items()}
+            return {text(key): text(name) for key, name in value.items()}
         if isinstance(value, (list, tuple)):
-            return [str(name) for name in value]
+            return [text(name) for name in value]
         return value
 
     @field_validator("labels")

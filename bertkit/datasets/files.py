@@ -6,15 +6,14 @@ import csv
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from bertkit.component import SpecPath
 from bertkit.datasets.base import DatasetLoader, Fraction
 from bertkit.datasets.splits import check_columns
-from bertkit.errors import DataError
-from bertkit.registry import suggest
+from bertkit.errors import DataError, suggest
 
 if TYPE_CHECKING:
     import datasets
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from bertkit.records import Context
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "arrow"]
+Paths = Annotated[list[SpecPath], Field(min_length=1)]
 SUFFIXES: dict[str, Format] = {
     ".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
     ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow",
@@ -33,13 +33,13 @@ class Files(DatasetLoader):
     """Tables in files of this machine, one or several a split."""
 
     type: Literal["files"] = "files"
-    train: SpecPath | list[SpecPath] = Field(description="File or files to train on.")  # type: ignore[assignment]
-    validation: Fraction | SpecPath | list[SpecPath] | None = Field(  # type: ignore[assignment]
+    train: SpecPath | Paths = Field(description="File or files to train on.")  # type: ignore[assignment]
+    validation: Fraction | SpecPath | Paths | None = Field(  # type: ignore[assignment]
         None,
         description="File or files that choose models, or the share of the train file to hold out "
         "for it; 0.1 by default, 0 for none.",
     )
-    test: Fraction | SpecPath | list[SpecPath] | None = Field(  # type: ignore[assignment]
+    test: Fraction | SpecPath | Paths | None = Field(  # type: ignore[assignment]
         None,
         description="File or files for the final scores, or the share of the train file to hold "
         "out for it; 0.2 by default where no validation is given either, 0 for none.",

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bertkit.datasets.base import DatasetLoader, Sample
-from bertkit.errors import DataError
+from bertkit.errors import DataError, suggest
 from bertkit.records import Context, Splits, Task
-from bertkit.registry import suggest
 
 if TYPE_CHECKING:
     import datasets

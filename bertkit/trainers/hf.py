@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
-from bertkit.errors import SpecError
+from bertkit.errors import SpecError, suggest
 from bertkit.records import Fitted
-from bertkit.registry import suggest
 from bertkit.text.encoded import Encoded
 from bertkit.trainers.base import Trainer, TrainingContext
 from bertkit.trainers.training import (
@@ -66,7 +65,7 @@ class HF(Trainer):
     """The Trainer of transformers."""
 
     type: Literal["hf"] = "hf"
-    extra: dict[str, Any] = Field(
+    extra: dict[str, JsonValue] = Field(
         default_factory=dict,
         description="Further TrainingArguments by name, such as {gradient_checkpointing: true}; "
         "those that would do nothing here are refused.",

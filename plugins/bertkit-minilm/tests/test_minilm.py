@@ -18,7 +18,9 @@ def test_is_found_through_its_entry_point() -> None:
 
 
 def test_importing_it_pulls_in_nothing_heavy() -> None:
-    code = "import sys, bertkit_minilm; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    code = (
+        "import sys, bertkit_minilm; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 
