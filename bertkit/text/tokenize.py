@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -137,7 +137,7 @@ def tokenize(split: datasets.Dataset, name: str, encoder: TextEncoder, ctx: Cont
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
     folder = ctx.cache_dir / "tokens" / digest.hexdigest()[:32] if ctx.cache_dir else None
-    table = _from_cache(folder)
+    table = _from_cache(folder, split.num_rows)
     ctx.note("token_cache", {name: "miss" if table is None else "hit"})
     if table is None:
         table = _compute(split, name, encoder, ctx)
@@ -145,16 +145,17 @@ def tokenize(split: datasets.Dataset, name: str, encoder: TextEncoder, ctx: Cont
     return _apply_policy(table, split, name, encoder)
 
 
-def _from_cache(folder: Path | None) -> datasets.Dataset | None:
+def _from_cache(folder: Path | None, rows: int) -> datasets.Dataset | None:
     from datasets import load_from_disk
 
     if folder is None or not folder.is_dir():
         return None
-    try:
-        return load_from_disk(str(folder))
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, it can be computed again
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
+    with suppress(Exception):  # whatever is wrong with it, it can be computed again
+        table = load_from_disk(str(folder))
+        if (table.column_names, table.num_rows) == (["input_ids", "before"], rows):
+            return table
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
 
 
 def _to_cache(table: datasets.Dataset, folder: Path | None, ctx: Context) -> datasets.Dataset:
@@ -169,7 +170,7 @@ def _to_cache(table: datasets.Dataset, folder: Path | None, ctx: Context) -> dat
         shutil.rmtree(staging, ignore_errors=True)
         if not folder.is_dir():
             ctx.warn(f"tokenized texts are not cached: {folder.parent}: {error.strerror or error}")
-    return _from_cache(folder) or table
+    return _from_cache(folder, table.num_rows) or table
 
 
 def _compute(
