@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -68,7 +69,8 @@ class FrozenFeature(Head):
 
     def _key(self, encoder: PreTrainedModel, split: Tokens, ctx: Context) -> str:
         digest = hashlib.sha256(f"{FORMAT} {self.pooling} {ctx.precision}".encode())
-        digest.update(encoder.config.to_json_string(use_diff=False).encode())
+        config = {k: v for k, v in encoder.config.to_dict().items() if k != "_name_or_path"}
+        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
         digest.update(weights_hash(encoder).encode())
         digest.update(split.offsets.tobytes() + split.values.tobytes())
         return digest.hexdigest()[:32]

@@ -19,6 +19,7 @@ from bertkit.text.encoded import LengthReport, Tokens
 from tests.conftest import make_encoder, reviews
 
 TASK = Task("single_label", ("neg", "pos"))
+ROWS = reviews(32)
 POOLINGS = ["cls", "mean", "pooler"]
 
 
@@ -26,12 +27,12 @@ POOLINGS = ["cls", "mean", "pooler"]
 def run(encoder_dir, tmp_path):
     """Return a function that runs a small spec."""
 
-    def go(head=None, *, encoder=encoder_dir, rows=32, resume=False, **options):
+    def go(head=None, *, encoder=encoder_dir, rows=ROWS, **options):
         number = len(list(tmp_path.glob("run*")))
         return bertkit.run(
             {
                 "encoder": str(encoder),
-                "dataset": {"type": "inline", "train": reviews(rows), "validation": 0.25},
+                "dataset": {"type": "inline", "train": rows, "validation": 0.25},
                 "head": {"type": "frozen-feature", **(head or {})},
                 "trainer": {"precision": "fp32", "epochs": 2, **options},
                 "output": str(tmp_path / f"run{number}"),
@@ -70,7 +71,7 @@ def tokens(count=5):
 @pytest.mark.field("head.frozen-feature.pooling")
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_features_are_those_of_the_encoder_text_by_text(encoder_dir, pooling):
-    encoder = AutoModel.from_pretrained(encoder_dir)
+    encoder = AutoModel.from_pretrained(encoder_dir).train()  # with dropout, where it is new
     split = tokens()
     head = FrozenFeature(pooling=pooling)
     features = head.encode(head.build(encoder, TASK, Context()), split, Context())
@@ -166,7 +167,10 @@ def test_other_settings_of_trainer_and_seed_find_the_features_in_the_cache(run, 
 CHANGES = {
     "another pooling": {"head": {"pooling": "cls"}},
     "another precision": {"precision": "bf16"},
-    "other texts": {"rows": 40},
+    "more texts": {"rows": reviews(40)},
+    "other words": {
+        "rows": [{**row, "text": row["text"].replace("hotel", "room")} for row in ROWS]
+    },
 }
 
 
@@ -176,10 +180,15 @@ def test_what_changes_the_features_misses_the_cache(run, cache_dir, changes):
     assert run(**changes).data["feature_cache"] == "miss"
 
 
-def test_another_encoder_misses_the_cache(run, cache_dir, tmp_path):
-    run()
-    other = make_encoder(tmp_path / "other", seed=1)
-    assert run(encoder=other).data["feature_cache"] == "miss"
+def test_another_encoder_in_the_same_folder_misses_the_cache(run, cache_dir, tmp_path):
+    run(encoder=make_encoder(tmp_path / "encoder", seed=0))
+    again = run(encoder=make_encoder(tmp_path / "encoder", seed=1))
+    assert again.data["feature_cache"] == "miss"
+
+
+def test_the_same_encoder_in_another_folder_hits_the_cache(run, cache_dir, tmp_path):
+    run(encoder=make_encoder(tmp_path / "one"))
+    assert run(encoder=make_encoder(tmp_path / "other")).data["feature_cache"] == "hit"
 
 
 def damage_truncate(file):
