@@ -117,10 +117,11 @@ def _bf16_speedup(cache_dir: Path) -> float:
 
     machine = f"{platform.machine()} {_cpu_name()} {torch.__version__} {torch.get_num_threads()}"
     file = cache_dir / "bf16.json"
-    with contextlib.suppress(OSError, ValueError):
-        known = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(known.get(machine), float):
-            return float(known[machine])
+    known: dict[str, float] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        known = dict(json.loads(file.read_text(encoding="utf-8")))
+    if isinstance(known.get(machine), float):
+        return known[machine]
 
     def seconds(dtype: torch.dtype) -> float:
         a, b = torch.ones(1024, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
@@ -135,7 +136,7 @@ def _bf16_speedup(cache_dir: Path) -> float:
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({machine: speedup}), encoding="utf-8")
+        temporary.write_text(json.dumps({**known, machine: speedup}), encoding="utf-8")
         temporary.replace(file)
     return speedup
 
@@ -272,9 +273,12 @@ def quiet_libraries() -> Iterator[None]:
     import datasets
     import transformers
     from huggingface_hub.utils import logging as hub_log
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled as hub_is_silent
+    from huggingface_hub.utils.tqdm import disable_progress_bars as hub_disable
+    from huggingface_hub.utils.tqdm import enable_progress_bars as hub_enable
 
     log = transformers.utils.logging
-    hub_level = hub_log.get_verbosity()
+    hub_level, hub_silent = hub_log.get_verbosity(), hub_is_silent()
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     datasets_bars = datasets.are_progress_bars_disabled()
     datasets_level = datasets.logging.get_verbosity()
@@ -294,5 +298,6 @@ def quiet_libraries() -> Iterator[None]:
         hub_log.set_verbosity(hub_level)
         if bars:
             log.enable_progress_bar()
+        (hub_disable if hub_silent else hub_enable)()  # transformers turns these, too
         if not datasets_bars:
             datasets.enable_progress_bars()
