@@ -11,12 +11,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import pytest
 from loguru import logger
 
 import bertkit
 from bertkit import hookimpl
 from bertkit.artifact import load
+from bertkit.engine import complete
 from bertkit.errors import (
     ArtifactError,
     CheckpointError,
@@ -341,14 +343,19 @@ def test_an_overwrite_that_cannot_start_leaves_the_old_run_whole(spec, tmp_path)
     assert tree(tmp_path) == before
 
 
-def test_a_run_without_output_gets_a_folder_of_its_own(spec, tmp_path, monkeypatch):
+def test_a_run_without_output_gets_a_new_folder_of_its_own(spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {key: value for key, value in spec().items() if key != "output"}
-    runs = [bertkit.run({**given, "trainer": {**FAST, "max_steps": 1}}) for _ in range(2)]
-    folders = [Path(run.run_dir) for run in runs]
-    assert len(set(folders)) == 2
-    assert all(folder.parent == tmp_path / "runs" for folder in folders)
-    assert all(folder.name.startswith("files-2") for folder in folders)
+    outputs = []
+    for _ in range(3):  # in the same second, or nearly so
+        outputs.append(Path(str(complete(RunSpec.parse(given)).output)))
+        outputs[-1].mkdir(parents=True)
+    assert len(set(outputs)) == 3
+    run_dir = Path(bertkit.run(given).run_dir)
+    assert run_dir not in outputs
+    for folder in (*outputs, run_dir):
+        assert folder.parent == tmp_path / "runs"
+        assert folder.name.startswith("files-2")
 
 
 @pytest.mark.parametrize(
@@ -711,6 +718,7 @@ def test_the_hosts_log_keeps_its_sinks_and_gets_bertkits_lines(spec, tmp_path):
         logger.remove(sink)
     assert [line for line in heard if line.startswith("model saved")]
     assert heard[during:] == ["after\n"]
+    assert "log.txt" not in {Path(file.path).name for file in psutil.Process().open_files()}
     log = Path(result.run_dir, "log.txt").read_text(encoding="utf-8")
     assert "after" not in log
     assert len(log.splitlines()) == during
