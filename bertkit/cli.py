@@ -234,13 +234,16 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Write scores and tables to this JSON file.")
     ] = None,
+    show: Annotated[
+        int, typer.Option("--show", min=0, help="Show so many texts, their labels and predictions.")
+    ] = 0,
     keep: Keep = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Score a saved model on labelled texts."""
     from bertkit.artifact import load
-    from bertkit.console import scores_table, start_log
+    from bertkit.console import printable, scores_table, start_log, table
     from bertkit.predicting import check_out, evaluate_file, write_json
 
     policy = _keep(keep)
@@ -248,10 +251,13 @@ def evaluate(
         check_out(out, (".json",))
     start_log(quiet=quiet, debug=debug)
     classifier = load(folder, step=step)
-    scores = evaluate_file(classifier, data, text=text, label=label, keep=policy)
+    scores, rows = evaluate_file(classifier, data, text=text, label=label, keep=policy)
     if out:
         write_json(out, {"metrics": scores.metrics, "report": scores.report, "texts": scores.texts})
     scores_table({data.name: scores.metrics})
+    if show:
+        cut = [[printable(" ".join(cell.split()))[:80] for cell in row] for row in rows[:show]]
+        table("", ["text", "label", "predicted"], cut)
 
 
 @app.command()

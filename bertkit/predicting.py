@@ -172,8 +172,11 @@ def evaluate_file(
     text: str | None = None,
     label: str | None = None,
     keep: Keep | None = None,
-) -> Scores:
+) -> tuple[Scores, list[tuple[str, str, str]]]:
     """Score a classifier on a file of labelled texts, with the metrics of its training.
+
+    Returns:
+        The scores; and for each row its text, its label and the predicted label.
 
     Raises:
         DataError: the file cannot be read, or has labels that the model does not know.
@@ -208,7 +211,13 @@ def evaluate_file(
     tokens = classifier.tokens(rows["text"][:], keep=keep)
     logits = torch.from_numpy(classifier.logits_of(tokens))
     labels = np.asarray(rows["label"], dtype=np.int64)
-    return compute_scores(logits, labels, classifier.task, metrics, report=True)
+    task = classifier.task
+    predicted = task.decide(task.scores(logits.numpy()))
+    shown = [
+        (text, task.labels[label], task.labels[found])
+        for text, label, found in zip(rows["text"][:], labels, predicted, strict=True)
+    ]
+    return compute_scores(logits, labels, task, metrics, report=True), shown
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -409,11 +409,22 @@ def test_written_json_is_strict(tmp_path):
 
 
 def test_evaluation_gives_the_test_scores_of_the_run_on_the_same_rows(trained, classifier):
-    scores = evaluate_file(classifier, Path(trained.run_dir).parent / "test.csv")
+    scores, _ = evaluate_file(classifier, Path(trained.run_dir).parent / "test.csv")
     assert scores.metrics == pytest.approx(trained.metrics["test"], abs=1e-6)
     assert scores.metrics["accuracy"] != scores.metrics["f1"]
     assert scores.report == trained.reports["test"]
     assert scores.texts == 30
+
+
+def test_evaluation_shows_each_text_beside_its_label_and_prediction(trained, classifier):
+    path = Path(trained.run_dir).parent / "test.csv"
+    _, rows = evaluate_file(classifier, path)
+    with path.open(encoding="utf-8", newline="") as file:
+        assert [text for text, _, _ in rows] == [row["review"] for row in csv.DictReader(file)]
+    predicted = [found.label for found in classifier.predict([text for text, _, _ in rows])]
+    assert [found for _, _, found in rows] == predicted
+    hits = sum(label == found for _, label, found in rows)
+    assert hits / len(rows) == pytest.approx(trained.metrics["test"]["accuracy"])
 
 
 def test_evaluation_takes_other_columns_and_formats(trained, classifier, tmp_path):
@@ -424,7 +435,7 @@ def test_evaluation_takes_other_columns_and_formats(trained, classifier, tmp_pat
         rows = list(csv.DictReader(file))
     table = pa.table({"words": [r["review"] for r in rows], "y": [int(r["stars"]) for r in rows]})
     pq.write_table(table, tmp_path / "test.parquet")
-    scores = evaluate_file(classifier, tmp_path / "test.parquet", text="words", label="y")
+    scores, _ = evaluate_file(classifier, tmp_path / "test.parquet", text="words", label="y")
     assert scores.metrics == pytest.approx(trained.metrics["test"], abs=1e-6)
 
 
@@ -436,7 +447,7 @@ def test_evaluation_of_a_plain_model_takes_its_label_names(encoder_dir, tmp_path
     ).save_pretrained(tmp_path / "plain")
     AutoTokenizer.from_pretrained(encoder_dir).save_pretrained(tmp_path / "plain")
     data = write_csv(tmp_path / "data.csv", reviews(10))
-    scores = evaluate_file(bertkit.load(tmp_path / "plain"), data)
+    scores, _ = evaluate_file(bertkit.load(tmp_path / "plain"), data)
     assert set(scores.metrics) == {"loss", "accuracy", "f1"}
 
 
