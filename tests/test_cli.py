@@ -345,6 +345,21 @@ def test_evaluate_takes_other_columns(finished, tmp_path):
     )
 
 
+def test_evaluate_shows_texts_beside_their_labels_and_predictions(finished, tmp_path):
+    texts = ["good room", "a\tb \x1b[31mred " + "very " * 50]
+    lines = [json.dumps({"review": text, "stars": "pos"}) for text in texts]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    found = cli("evaluate", finished, tmp_path / "d.jsonl", "--show", 2)
+    assert found.exit_code == 0
+    rows = [line.split("\t") for line in found.stdout.splitlines()[2:]]
+    assert rows[0] == ["text", "label", "predicted"]
+    predicted = [one.label for one in bertkit.load(finished).predict(texts)]
+    assert [row[1:] for row in rows[1:]] == [["pos", label] for label in predicted]
+    assert rows[1][0] == "good room"
+    assert rows[2][0].startswith("a b \\x1b[31mred very")
+    assert len(rows[2][0]) == 80
+
+
 def test_evaluate_refuses_labels_that_the_model_does_not_know(finished, tmp_path):
     (tmp_path / "d.csv").write_text("review,stars\ngood,pos\nbad,negg\n")
     found = cli("evaluate", finished, tmp_path / "d.csv")
