@@ -123,6 +123,9 @@ def run(
     parsed = RunSpec.from_file(spec, overrides)
     from shlex import quote
 
+    from loguru import logger
+
+    logger.info(f"spec: {spec}")  # before the libraries load, which takes seconds
     from bertkit import engine
 
     parsed = engine.complete(parsed, resume=resume)
