@@ -67,8 +67,11 @@ STEPS = [
 @field("trainer.batch_size")
 @field("trainer.drop_last")
 @field("trainer.accumulation")
-@both
-@pytest.mark.parametrize(("options", "steps", "epochs"), STEPS, ids=lambda x: str(x))
+@pytest.mark.parametrize(
+    ("trainer", "options", "steps", "epochs"),
+    [*(("loop", *row) for row in STEPS), *(("hf", *row) for row in STEPS[3::5])],
+    ids=str,
+)
 def test_number_of_steps(train, trainer, options, steps, epochs):
     result = train(trainer, head="frozen-feature", **{"batch_size": 8, **options, **NEVER})
     assert result.training["steps"] == steps
@@ -122,14 +125,15 @@ RATES = {
 @field("trainer.warmup")
 @field("trainer.learning_rate")
 @pytest.mark.parametrize(
-    ("trainer", "peak"), [("loop", 0.01), ("loop", 0.5), ("hf", 0.01)], ids=str
+    ("trainer", "name"), [*(("loop", name) for name in RATES), ("hf", "cosine")]
 )
-@pytest.mark.parametrize(("options", "shares"), RATES.values(), ids=RATES)
-def test_course_of_the_learning_rate(train, trainer, peak, options, shares):
-    result = train(
-        trainer, head="frozen-feature", max_steps=5, learning_rate=peak, **options, **NEVER
-    )
-    assert rates(result) == pytest.approx([peak * share for share in shares], abs=1e-9)
+def test_course_of_the_learning_rate(train, trainer, name):
+    options, shares = RATES[name]
+    for peak in (0.01, 0.5) if name == "cosine" else (0.01,):
+        result = train(
+            trainer, head="frozen-feature", max_steps=5, learning_rate=peak, **options, **NEVER
+        )
+        assert rates(result) == pytest.approx([peak * share for share in shares], abs=1e-9)
 
 
 @pytest.mark.parametrize("head", [Linear, FrozenFeature])
@@ -337,8 +341,10 @@ def test_a_rhythm_has_one_unit(train, rhythm):
 
 
 @field("trainer.keep")
-@both
-@pytest.mark.parametrize(("keep", "left"), [(1, [4]), (3, [2, 3, 4]), (9, [1, 2, 3, 4])])
+@pytest.mark.parametrize(
+    ("trainer", "keep", "left"),
+    [("loop", 1, [4]), ("loop", 9, [1, 2, 3, 4]), ("hf", 3, [2, 3, 4])],
+)
 def test_the_newest_checkpoints_are_kept(train, trainer, keep, left):
     result = train(trainer, max_steps=4, save={"steps": 1}, keep=keep, best=None)
     assert checkpoints(result) == left
