@@ -152,7 +152,7 @@ def _pick(raw: datasets.DatasetDict, name: str, role: str) -> datasets.Dataset:
             f"Found: {', '.join(raw) or 'none'}."
         )
     if raw[name].num_rows == 0:
-        raise DataError(f"dataset.{role}: the split `{name}` has no rows")
+        raise DataError(f"dataset.{role}: the split `{name}` has no rows; expected texts in it")
     return raw[name]
 
 
@@ -286,7 +286,8 @@ def _number(
         hint = suggest(next(iter(strange)), values)
         raise DataError(
             f"{role}: {rows} texts have {len(strange)} labels that are not among those {source}: "
-            f"{shown} ({FIRST_ROW}).{hint} Known: {', '.join(values[:20])}."
+            f"{shown} ({FIRST_ROW}).{hint} Known: {', '.join(values[:20])}. "
+            "Correct those rows or take them out"
         )
     return _frame(split["text"][:], ids)
 

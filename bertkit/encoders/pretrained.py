@@ -64,7 +64,10 @@ class Pretrained(Encoder):
                 )
             return local
         if local.is_absolute() or self.name[0] in ".~":
-            raise ModelError(f"encoder.name: there is no folder {self.name}")
+            raise ModelError(
+                f"encoder.name: there is no folder {self.name}; a folder holds config.json, a name "
+                "on the hub starts with neither a dot nor a slash"
+            )
         place = "in the cache" if ctx.offline else "on the hub"
         ctx.say(f"looking for encoder {self.name} {place}")
         folder = hub_snapshot(

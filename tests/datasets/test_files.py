@@ -302,7 +302,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
         "a.csv", "\n\n", "a.csv: only blank lines; expected a header line and rows"),
     "byte order mark only": (
         "a.csv", "\ufeff", "a.csv: only blank lines; expected a header line and rows"),
-    "header only": ("a.csv", "text,label", "dataset.train: the split `train` has no rows"),
+    "header only": ("a.csv", "text,label", "dataset.train: the split `train` has no rows; expected texts in it"),
     "a row too short": ("a.csv", HEADER + "a,1\nb\n",
         "a.csv, line 3: 1 columns, the header has 2" + QUOTES),
     "a row too long": ("a.csv", HEADER + "good, but late,1\n",

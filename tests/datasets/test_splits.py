@@ -411,11 +411,12 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a label that labels does not name": (
         rows(["a", "b", "c"], ["good", "goof", "bad"]), {"labels": ["good", "bad"]},
         f"train: 1 texts have 1 labels that are not among those dataset.labels names: 'goof' in "
-        f"row 2 {ROW_1}. Did you mean `good`? Known: good, bad."),
+        f"row 2 {ROW_1}. Did you mean `good`? Known: good, bad. "
+        "Correct those rows or take them out"),
     "a label in test that train never had": (
         DatasetDict(train=table(), test=rows(["a", "b", "c"], ["a", "z", "z"])), {},
         f"test: 2 texts have 1 labels that are not among those train has: 'z' in row 2 {ROW_1}. "
-        "Known: a, b."),
+        "Known: a, b. Correct those rows or take them out"),
     "a class in test that train never had": (
         DatasetDict(train=classes(0, 1), test=classes(2, 0, 2)), {"validation": 0},
         "test: 2 texts have labels that no train text has: mad; the model cannot learn them. Add "
@@ -431,7 +432,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         "dataset.label: train has no column `labels`. Did you mean `label`? Found: text, label."),
     "no rows": (
         DatasetDict(train=table(), test=table(0)), {},
-        "dataset.test: the split `test` has no rows"),
+        "dataset.test: the split `test` has no rows; expected texts in it"),
     "lists of labels": (
         rows(["a", "b"], [["x"], ["y"]]), {},
         "dataset.label: column `label` of train holds List; expected one string or whole number a "
