@@ -97,7 +97,9 @@ def test_refused_with_its_place(train, dataset, place):
 def test_an_empty_text_or_list_is_refused_when_it_is_loaded():
     with pytest.raises(DataError, match=r"^train: 1 of 2 texts are empty or missing, in row 2 "):
         load(rows(("a", 1), (" ", 0)))
-    with pytest.raises(DataError, match=r"^dataset.test: the split `test` has no rows; expected texts in it$"):
+    with pytest.raises(
+        DataError, match=r"^dataset.test: the split `test` has no rows; expected texts in it$"
+    ):
         load(rows(("a", 1), ("b", 0)), test=[])
 
 
