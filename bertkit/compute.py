@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from bertkit.component import Options, SpecPath
-from bertkit.errors import BertkitError, SpecError
+from bertkit.errors import BertkitError, SpecError, TrainError
 
 OFFLINE_VARIABLES = {
     "HF_HUB_OFFLINE": "1",
@@ -28,10 +28,10 @@ OFFLINE_VARIABLES = {
 class Compute(Options):
     """Which device, and how much of it."""
 
-    device: str = Field(
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.",
+        description="`auto` takes a GPU where there is one. Which GPU `cuda` is, the environment "
+        "says (CUDA_VISIBLE_DEVICES).",
     )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of torch; as many as there are cores by default."
@@ -68,8 +68,7 @@ def resolve_device(name: str) -> str:
     has_mps = torch.backends.mps.is_available()
     if name == "auto":
         return "cuda" if gpus else "mps" if has_mps else "cpu"
-    index = int(name.partition(":")[2] or 0)
-    if (name.startswith("cuda") and index >= gpus) or (name == "mps" and not has_mps):
+    if (name == "cuda" and not gpus) or (name == "mps" and not has_mps):
         raise SpecError(
             f"compute.device: `{name}` is not on this machine, which has "
             f"{gpus} CUDA devices{' and mps' if has_mps else ''}; write `auto` or `cpu`"
@@ -78,7 +77,7 @@ def resolve_device(name: str) -> str:
 
 
 def describe_device(device: str) -> str:
-    """Return the device in words: `cpu (2 threads)`, `cuda (NVIDIA H200)`."""
+    """Return the device in words: `cpu (2 threads)`, `cuda (NVIDIA A100)`."""
     import torch
 
     if device.startswith("cuda"):
@@ -239,6 +238,24 @@ def hub_snapshot(
         reason = str(problem).strip().partition("\n")[0]
         raise error(f"{place} cannot be downloaded ({reason})") from None
     return Path(folder)
+
+
+@contextlib.contextmanager
+def memory_errors(batch_size: int) -> Iterator[None]:
+    """Say what to do where the device runs out of memory.
+
+    Raises:
+        TrainError: it did.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainError(
+            f"the device ran out of memory with trainer.batch_size {batch_size}; halve it and "
+            "double trainer.accumulation, which trains the same, or lower long_text.max_length"
+        ) from error
 
 
 @contextlib.contextmanager

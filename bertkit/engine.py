@@ -109,10 +109,11 @@ def run(
 
         with session.stage("train"):
             session.settle()
-            fitted = session.record = spec.trainer.fit(
-                model, encoded["train"], encoded.get("validation"),
-                _training_context(spec, ctx, splits, session, best, resume),
-            )  # fmt: skip
+            training = _training_context(spec, ctx, splits, session, best, resume)
+            with compute.memory_errors(spec.trainer.batch_size):
+                fitted = session.record = spec.trainer.fit(
+                    model, encoded["train"], encoded.get("validation"), training
+                )
 
         with session.stage("evaluate"):
             scores = session.record = _evaluate(model, encoded, splits, spec, ctx)

@@ -19,8 +19,15 @@ from huggingface_hub import utils as hub
 
 import bertkit
 from bertkit import compute
-from bertkit.compute import Compute, network, quiet_libraries, resolve_device, resolve_precision
-from bertkit.errors import SpecError
+from bertkit.compute import (
+    Compute,
+    memory_errors,
+    network,
+    quiet_libraries,
+    resolve_device,
+    resolve_precision,
+)
+from bertkit.errors import SpecError, TrainError
 from bertkit.spec import RunSpec
 
 # device
@@ -44,7 +51,7 @@ def machine(monkeypatch):
     ("gpus", "mps", "asked", "found"),
     [
         (0, False, "auto", "cpu"), (0, False, "cpu", "cpu"), (2, False, "auto", "cuda"),
-        (2, False, "cpu", "cpu"), (2, False, "cuda:1", "cuda:1"), (0, True, "auto", "mps"),
+        (2, False, "cpu", "cpu"), (2, False, "cuda", "cuda"), (0, True, "auto", "mps"),
         (0, True, "mps", "mps"), (1, True, "auto", "cuda"),
     ],
 )  # fmt: skip
@@ -58,7 +65,7 @@ def test_a_device_is_taken_where_it_is_there(machine, gpus, mps, asked, found):
     ("gpus", "mps", "asked", "there"),
     [
         (0, False, "cuda", "0 CUDA devices"), (0, True, "cuda", "0 CUDA devices and mps"),
-        (1, False, "cuda:1", "1 CUDA devices"), (1, False, "mps", "1 CUDA devices"),
+        (1, False, "mps", "1 CUDA devices"),
     ],
 )  # fmt: skip
 def test_a_device_that_is_not_there_is_refused(machine, gpus, mps, asked, there):
@@ -83,7 +90,7 @@ def test_a_run_on_a_missing_device_leaves_nothing(encoder_dir, reviews_csv, tmp_
 
 
 def test_a_device_that_is_no_device_is_refused_by_the_spec():
-    for name in ("gpu", "cuda:", "cuda:x", "tpu", "CPU"):
+    for name in ("gpu", "cuda:0", "tpu", "CPU"):
         with pytest.raises(SpecError, match=r"compute\.device"):
             RunSpec.parse({"encoder": "x", "dataset": "a.csv", "compute": {"device": name}})
 
@@ -136,7 +143,7 @@ def test_the_cache_is_that_of_the_spec_then_of_the_environment_then_of_the_user(
         (0, True, "cpu", "bf16", ("bf16", "as the spec says")),
         (1, True, "cuda", "auto", ("bf16", "the GPU has it")),
         (1, False, "cuda", "auto", ("fp32", "the GPU has no bf16")),
-        (1, False, "cuda:0", "fp16", ("fp16", "as the spec says")),
+        (1, False, "cuda", "fp16", ("fp16", "as the spec says")),
         (0, False, "mps", "auto", ("fp32", "nothing else is safe on mps")),
     ],
 )
@@ -308,3 +315,12 @@ def test_libraries_are_silent_inside_the_block_and_as_before_after(talkative, le
     with pytest.raises(KeyError), quiet_libraries():
         raise KeyError
     assert voices() == before
+
+
+def test_running_out_of_memory_is_answered_with_what_to_do():
+    with (
+        pytest.raises(TrainError, match=r"trainer\.batch_size 32; halve it and double") as caught,
+        memory_errors(32),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert caught.value.__cause__ is not None

@@ -174,7 +174,7 @@ TYPE_LEVEL: list[tuple[dict[str, Any], bool]] = [
     ({"long_text": {"keep": "head+tail", "head": 128}}, True),
     ({"long_text": None}, False),
     ({"long_text": {"max_length": 3}}, False),
-    ({"compute": {"device": "cuda:1"}}, True),
+    ({"compute": {"device": "cuda"}}, True),
     ({"compute": {"device": "gpu"}}, False),
     ({"seed": 2**32 - 1}, True),
     ({"seed": 2**32}, False),

@@ -534,8 +534,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
         'long_text.keep: found "middle"; expected head, tail, head+tail, drop or error'),
     "a device": (
         {"compute": {"device": "gpu"}},
-        'compute.device: found "gpu"; expected `auto` (a GPU where there is one), `cpu`, `cuda`, '
-        "`cuda:1`, `mps`"),
+        'compute.device: found "gpu"; expected auto, cpu, cuda or mps. Did you mean `cpu`?'),
     "an empty path": ({"output": ""}, 'output: found ""; expected text of length 1 or more'),
     # components
     "an unknown component": (
