@@ -210,7 +210,7 @@ def evaluate_file(
     ]
     tokens = classifier.tokens(rows["text"][:], keep=keep)
     logits = torch.from_numpy(classifier.logits_of(tokens))
-    labels = np.asarray(rows["label"], dtype=np.int64)
+    labels = np.asarray(rows["label"][:], dtype=np.int64)
     task = classifier.task
     predicted = task.decide(task.scores(logits.numpy()))
     shown = [

@@ -89,7 +89,7 @@ class Splits:
 
         counts = {}
         for name, split in self.items():
-            bins = np.bincount(np.asarray(split["label"]), minlength=self.task.num_labels)
+            bins = np.bincount(np.asarray(split["label"][:]), minlength=self.task.num_labels)
             counts[name] = dict(zip(self.task.labels, map(int, bins), strict=True))
         return counts
 

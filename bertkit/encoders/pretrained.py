@@ -104,7 +104,6 @@ def load_encoder(folder: Path, ctx: Context) -> tuple[PreTrainedModel, PreTraine
             f"{folder}: no tokenizer; expected one of {', '.join(VOCABULARIES)}, which "
             "`tokenizer.save_pretrained` writes"
         )
-    torch.manual_seed(ctx.seed)  # draws what the weights lack, such as a pooler
     try:
         model, report = AutoModel.from_pretrained(
             folder,
@@ -127,7 +126,8 @@ def load_encoder(folder: Path, ctx: Context) -> tuple[PreTrainedModel, PreTraine
             f"{names}; the two do not belong together"
         )
     if any("pooler" in key for key in report["missing_keys"]):
-        ctx.note("pooler", "missing in the weights, drawn at random")
+        model.pooler = None  # what was drawn is no pooler; a head that trains one draws its own
+        ctx.note("pooler", "missing in the weights")
     unread = sorted(key for key in report["unexpected_keys"] if re.search(r"\.\d+\.", key))
     if unread:
         ctx.warn(

@@ -54,9 +54,10 @@ def classifier_like(encoder: PreTrainedModel, task: Task) -> PreTrainedModel:
             f"encoder: transformers has no sequence-classification model for `{config.model_type}`"
         ) from error
     report = model.base_model.load_state_dict(encoder.state_dict(), strict=False)
-    if report.missing_keys:
+    missing = [key for key in report.missing_keys if not key.startswith("pooler.")]
+    if missing:
         raise ModelError(
-            f"encoder: the {config.model_type} encoder lacks {', '.join(report.missing_keys[:3])}, "
+            f"encoder: the {config.model_type} encoder lacks {', '.join(missing[:3])}, "
             "which its classification model needs"
         )
     return cast("PreTrainedModel", model)

@@ -16,6 +16,7 @@ from transformers import AutoModelForMaskedLM
 from bertkit.compute import quiet_libraries
 from bertkit.encoders.pretrained import Pretrained
 from bertkit.errors import ModelError
+from bertkit.heads.frozen_feature import FrozenFeature
 from bertkit.records import Context
 from bertkit.spec import RunSpec
 from tests.conftest import FAMILIES, make_encoder
@@ -79,16 +80,17 @@ def test_half_precision_and_several_files_are_read_to_the_same_values(folder):
     )
 
 
-def test_a_missing_pooler_is_drawn_with_the_seed_of_the_run_and_noted(folder):
-    """Masked language models have none."""
+def test_weights_without_a_pooler_give_an_encoder_without_one(folder):
+    """Masked language models have none; features of a pooler drawn at random would be noise."""
     config = load(folder)[0].config
     with quiet_libraries():
         AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
-    first, _, notes, _ = load(folder, seed=1)
-    assert notes == {"pooler": "missing in the weights, drawn at random"}
-    poolers = [load(folder, seed)[0].pooler.dense.weight for seed in (1, 2)]
-    assert torch.equal(poolers[0], first.pooler.dense.weight)
-    assert not torch.equal(poolers[0], poolers[1])
+    encoder, _, notes, _ = load(folder)
+    assert notes == {"pooler": "missing in the weights"}
+    assert encoder.pooler is None
+    with pytest.raises(ModelError, match="pooler"):
+        FrozenFeature(pooling="pooler").check_encoder(encoder)
+    FrozenFeature(pooling="mean").check_encoder(encoder)
 
 
 def test_layers_that_the_config_leaves_out_are_warned_of(folder):

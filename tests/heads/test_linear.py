@@ -61,10 +61,22 @@ def test_a_family_without_a_classification_model_is_refused():
         Linear().build(encoder, TASK, Context())
 
 
-def test_weights_that_the_classification_model_needs_cannot_be_left_out(encoder_dir):
+def test_a_pooler_that_the_encoder_lacks_is_drawn_with_the_head(encoder_dir):
     without_pooler = AutoModel.from_pretrained(encoder_dir, add_pooling_layer=False)
-    with pytest.raises(ModelError, match=r"the bert encoder lacks pooler\.dense\.weight"):
-        Linear().build(without_pooler, TASK, Context())
+    poolers = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        model = Linear().build(without_pooler, TASK, Context())
+        poolers.append(model.bert.pooler.dense.weight)
+    assert torch.equal(poolers[0], poolers[1])
+    assert not torch.equal(poolers[0], poolers[2])
+
+
+def test_weights_that_the_classification_model_needs_cannot_be_left_out(encoder_dir):
+    encoder = AutoModel.from_pretrained(encoder_dir)
+    del encoder.encoder.layer[1]
+    with pytest.raises(ModelError, match=r"the bert encoder lacks encoder\.layer\.1\."):
+        Linear().build(encoder, TASK, Context())
 
 
 @pytest.mark.field("head")
