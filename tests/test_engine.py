@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -746,3 +747,29 @@ def test_a_spec_too_large_for_its_own_file_is_refused(spec, tmp_path):
     with pytest.raises(SpecError, match=r"more than the 1,048,576 that spec\.yaml may have"):
         bertkit.run(spec() | {"dataset": {"type": "inline", "train": rows}})
     assert tree(tmp_path) == before
+
+
+def test_the_main_job_as_the_readme_has_it(tmp_path, monkeypatch, encoder_dir):
+    from tests.conftest import reviews
+
+    with (tmp_path / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["review", "label"])
+        writer.writerows((row["text"], row["label"]) for row in reviews(60))
+    monkeypatch.chdir(tmp_path)
+    result = bertkit.run(
+        {
+            "encoder": str(encoder_dir),
+            "dataset": {
+                "type": "files", "train": "reviews.csv", "text": "review", "label": "label",
+            },
+            "head": {"type": "frozen-feature"},
+        }
+    )  # fmt: skip
+    assert isinstance(result.metrics["test"]["accuracy"], float)
+    assert {name: sum(c.values()) for name, c in result.data["labels"].items()} == {
+        "train": 42, "validation": 6, "test": 12,
+    }  # fmt: skip
+    found = bertkit.load(result.model_dir).predict(["good room"])
+    assert [type(one).__name__ for one in found] == ["Prediction"]
+    assert set(found[0].scores) == {"neg", "pos"}
