@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -356,13 +357,20 @@ class TestFiles:
         with pytest.raises(SpecError, match=r"line 2: found byte 0xBA; expected UTF-8: save"):
             read_file(path)
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-    def test_not_permitted(self, tmp_path: Path) -> None:
-        path = tmp_path / "mine.yaml"
-        path.write_text("a: 1")
-        path.chmod(0)
-        with pytest.raises(SpecError, match="Permission denied; expected a readable file"):
-            read_file(path)
+    def test_not_permitted(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            path = Path(folder, "mine.yaml")
+            path.write_text("a: 1")
+            path.chmod(0)
+            mine = os.geteuid()
+            if mine == 0:  # root reads everything, so nobody reads here
+                os.seteuid(65534)
+            try:
+                with pytest.raises(SpecError, match="Permission denied; expected a readable file"):
+                    read_file(path)
+            finally:
+                os.seteuid(mine)
 
 
 def test_importing_it_loads_no_yaml_library() -> None:
