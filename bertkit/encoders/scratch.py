@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Scratch(Encoder):
-    """A small BERT with random weights, and a WordPiece tokenizer trained on the train texts.
+    """A small BERT with random weights, and a byte-pair tokenizer trained on the train texts.
 
     For languages and domains without an encoder, for tests and for teaching.
     """
@@ -65,7 +64,6 @@ class Scratch(Encoder):
     def _train_tokenizer(self, ctx: Context) -> PreTrainedTokenizerBase:
         from tokenizers import (
             Tokenizer,
-            decoders,
             models,
             normalizers,
             pre_tokenizers,
@@ -78,28 +76,21 @@ class Scratch(Encoder):
         texts = ctx.splits.train["text"][:]
         ctx.say(f"training a tokenizer of at most {self.vocab_size} tokens on {len(texts)} texts")
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
-        splitter = pre_tokenizers.BertPreTokenizer()
-        words: Counter[str] = Counter()
-        for text in texts:
-            pieces = splitter.pre_tokenize_str(normalizer.normalize_str(text))
-            words.update(piece for piece, _ in pieces)
-        # The library numbers characters in an order that changes from run to run, and breaks ties
-        # by those numbers. Given as special tokens they have fixed numbers.
-        characters = _characters(words, self.vocab_size - len(special))
-        trainee = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        trainee.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        trainer = trainers.WordPieceTrainer(
+        backend = Tokenizer(models.BPE(unk_token="[UNK]"))
+        # Chinese characters are not set apart: pieces of several make far better features
+        backend.normalizer = normalizers.BertNormalizer(
+            lowercase=self.lowercase, handle_chinese_chars=False
+        )
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+        )
+        trainer = trainers.BpeTrainer(
             vocab_size=self.vocab_size,
-            special_tokens=[*special, *characters],
-            limit_alphabet=len(characters),
+            special_tokens=special,
+            limit_alphabet=self.vocab_size - len(special),
             show_progress=False,
         )
-        trainee.train_from_iterator(sorted(words.elements()), trainer, length=words.total())
-        vocabulary = {t: i for t, i in trainee.get_vocab().items() if i < self.vocab_size}
-        backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-        backend.normalizer, backend.pre_tokenizer = normalizer, splitter
-        backend.decoder = decoders.WordPiece()
+        backend.train_from_iterator((text for text in texts), trainer, length=len(texts))
         ids = {token: backend.token_to_id(token) for token in special}
         backend.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]",
@@ -115,14 +106,3 @@ class Scratch(Encoder):
             mask_token="[MASK]",
             model_max_length=self.max_length,
         )
-
-
-def _characters(words: Counter[str], most: int) -> list[str]:
-    """Return the most frequent word beginnings and continuations (`##x`), in a fixed order."""
-    counts: Counter[str] = Counter()
-    for word, count in words.items():
-        counts[word[0]] += count
-        for character in word[1:]:
-            counts[f"##{character}"] += count
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [token for token, _ in ordered[:most]]

@@ -26,12 +26,13 @@ from bertkit.datasets.splits import load_splits
 
 SPEC = {
     "encoder": {
-        "type": "scratch", "vocab_size": 6000, "hidden_size": 128, "layers": 2,
-        "attention_heads": 4, "max_length": 192,
+        "type": "scratch", "vocab_size": 6000, "hidden_size": 128, "layers": 1,
+        "attention_heads": 4, "max_length": 192, "dropout": 0.5,
     },
     "long_text": {"keep": "head+tail"},
     "trainer": {
-        "type": "loop", "epochs": 4, "batch_size": 32, "learning_rate": 5e-4, "save": None,
+        "type": "loop", "epochs": 6, "batch_size": 32, "learning_rate": 1e-3,
+        "weight_decay": 0.1, "save": None,
     },
     "metrics": ["accuracy", "f1"],
     "offline": True,
@@ -60,7 +61,7 @@ def main() -> None:
         f"{len(rows)} reviews, {rows.text.str.len().mean():.0f} characters on average", flush=True
     )
     for seed in options.seeds:
-        dataset = {"type": "memory", "data": rows, "test": 0.2}
+        dataset = {"type": "memory", "data": rows, "validation": 0.05, "test": 0.2}
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
             result = bertkit.run(
@@ -74,7 +75,9 @@ def main() -> None:
             f"{result.training['samples_per_second']} texts/s in training",
             flush=True,
         )
-        parts = load_splits(Memory(data=rows, test=0.2), bertkit.Context(seed=seed))
+        parts = load_splits(
+            Memory(data=rows, validation=0.05, test=0.2), bertkit.Context(seed=seed)
+        )
         model = make_pipeline(
             TfidfVectorizer(analyzer="char", ngram_range=(1, 2)), LogisticRegression(max_iter=1000)
         )
