@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest
 
-.PHONY: help demo test quick slow lint types contracts docs figures start-up check-install clean
+.PHONY: help demo test quick slow lint types contracts docs figures check-install clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -50,7 +50,7 @@ docs: $(VENV)/.dev ## Build the docs site into site/.
 
 figures: $(VENV)/.dev ## Print the README's figures; DATA=amazon_review_sentences.csv adds the English ones.
 	$(PIP) install --quiet -c constraints.txt --group demo
-	$(BIN)/python docs/figures/chinese_reviews.py
+	$(BIN)/python docs/figures/chinese_reviews.py --seeds 0 1
 	$(if $(DATA),$(BIN)/python docs/figures/amazon.py $(DATA))
 	$(BIN)/python docs/figures/start_up.py
 	$(BIN)/python docs/figures/lines.py

@@ -244,7 +244,7 @@ def _training_context(
     facts |= {"torch": metadata.version("torch"), "precision": ctx.precision}
     store = CheckpointStore(session.run_dir / "checkpoints", facts, keep=spec.trainer.keep)
     return TrainingContext(
-        **{**vars(ctx)}, task=splits.task, metrics=spec.metrics, store=store, best=best,
+        **vars(ctx), task=splits.task, metrics=spec.metrics, store=store, best=best,
         resume=resume,
     )  # fmt: skip
 

@@ -137,6 +137,8 @@ class Trainer(Component):
             )
         if self.early_stopping and (self.best is None or self.evaluate is None):
             raise ValueError("`early_stopping` needs `evaluate` and `best`; neither can be null")
+        if self.best not in ("auto", None) and self.evaluate is None:
+            raise ValueError(f"`best: {self.best}` needs `evaluate`, which is null; give a rhythm")
         if self.max_steps is not None and self.epochs is not None:
             raise ValueError("give one of `epochs` and `max_steps`")
         return self

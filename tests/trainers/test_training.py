@@ -277,3 +277,10 @@ def test_a_run_leaves_the_caller_s_random_numbers_alone(train):
     assert losses(train(max_steps=2)) == losses(first)
     assert isinstance(first, bertkit.RunResult)
     assert Path(first.model_dir).is_dir()
+
+
+@pytest.mark.parametrize("kind", [Loop, HF])
+def test_a_best_metric_that_is_never_computed_is_refused(kind):
+    with pytest.raises(ValueError, match="`best: accuracy` needs `evaluate`, which is null"):
+        kind(best="accuracy", evaluate=None)
+    assert kind(best="auto", evaluate=None).best == "auto"
