@@ -33,7 +33,7 @@ _HOMES = {
     "RunSpec": "bertkit.spec",
     "SpecError": "bertkit.errors",
     "SpecPath": "bertkit.component",
-    "Task": "bertkit.records",
+    "Task": "bertkit.tasks",
     "TrainError": "bertkit.errors",
     "Trainer": "bertkit.trainers.base",
     "TrainingContext": "bertkit.trainers.base",
@@ -69,8 +69,8 @@ if TYPE_CHECKING:
     from bertkit.metrics.base import Metric as Metric
     from bertkit.records import Context as Context
     from bertkit.records import RunResult as RunResult
-    from bertkit.records import Task as Task
     from bertkit.spec import RunSpec as RunSpec
+    from bertkit.tasks import Task as Task
     from bertkit.trainers.base import Trainer as Trainer
     from bertkit.trainers.base import TrainingContext as TrainingContext
 

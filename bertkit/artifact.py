@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bertkit.checkpoints import CheckpointStore, file_hash, sync_file, sync_folder
 from bertkit.component import Component
 from bertkit.errors import ArtifactError, DataError, MissingPluginError, UnknownComponentError
-from bertkit.records import Task
+from bertkit.tasks import SingleLabel, Task
 from bertkit.text.long_text import Keep, LongText
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ def load(folder: str | Path, *, device: str = "auto", step: int | None = None) -
     return Classifier(
         model.to(resolve_device(device)).eval(),
         tokenizer,
-        Task("single_label", tuple(labels)),
+        SingleLabel(tuple(labels)),
         fit_policy(policy, model, tokenizer),
         settings,
     )

@@ -15,9 +15,10 @@ from bertkit import compute, yaml12
 from bertkit.checkpoints import CheckpointStore
 from bertkit.errors import ArtifactError, ModelError, SpecError
 from bertkit.progress import Progress
-from bertkit.records import Context, RunResult, Scores, Splits, Task
+from bertkit.records import Context, RunResult, Scores, Splits
 from bertkit.session import Session, open_session
 from bertkit.spec import RunSpec
+from bertkit.tasks import Task
 from bertkit.trainers.base import TrainingContext
 
 if TYPE_CHECKING:

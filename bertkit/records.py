@@ -17,50 +17,10 @@ from bertkit.progress import Progress, Silent
 
 if TYPE_CHECKING:
     import datasets
-    import numpy as np
-    import torch
+
+    from bertkit.tasks import Task
 
 SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is predicted. Decided once, from the labels; every stage asks it.
-
-    `labels` are the names in id order: `labels[i]` is the name of label id `i`.
-    """
-
-    kind: str
-    labels: tuple[str, ...]
-
-    @property
-    def num_labels(self) -> int:
-        """Number of logits, one a label."""
-        return len(self.labels)
-
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy summed over the batch, a float32 scalar.
-
-        Args:
-            logits: any float dtype, shape (B, num_labels). Raw scores: no softmax before this.
-            labels: int64, shape (B,).
-        """
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(logits.float(), labels, reduction="sum")
-
-    def scores(self, logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return probabilities, float64 (n, num_labels), rows summing to 1."""
-        import numpy as np
-
-        exp = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-        result: np.ndarray[Any, Any] = exp / exp.sum(axis=1, keepdims=True)
-        return result
-
-    def decide(self, scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the predicted label ids, int64 (n,)."""
-        result: np.ndarray[Any, Any] = scores.argmax(axis=1)
-        return result
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 
 from bertkit.metrics.base import Metric
 from bertkit.progress import Progress, Silent
-from bertkit.records import Scores, Task
+from bertkit.records import Scores
+from bertkit.tasks import Task
 from bertkit.text.encoded import Encoded, sorted_batches
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def predict_logits(
 
 def compute_scores(
     logits: torch.Tensor,
-    labels: np.ndarray[Any, Any],
+    targets: np.ndarray[Any, Any],
     task: Task,
     metrics: Sequence[Metric],
     *,
@@ -72,27 +73,23 @@ def compute_scores(
     """Return `loss` and every metric for given logits.
 
     Args:
-        logits: float32 (n, num_labels).
-        labels: label ids, int64 (n,).
+        logits: float32 (n, num_labels), as they were trained.
+        targets: what the model was to learn, n rows, as `Encoded.labels` holds them.
         task: of the run.
         metrics: what to compute.
-        report: also compute the confusion matrix and per-class scores.
+        report: also compute the tables behind them.
     """
     import torch
 
     started = time.perf_counter()
-    values = {"loss": float(task.loss(logits, torch.from_numpy(labels))) / len(labels)}
-    scores = task.scores(logits.numpy())
-    predicted = task.decide(scores)
+    values = {"loss": float(task.loss(logits, torch.from_numpy(targets))) / len(targets)}
+    truth, scores = task.truth(targets), task.scores(logits.numpy())
+    decided = task.decide(scores)
     for metric in metrics:
-        predictions = scores if metric.predictions == "scores" else predicted
+        predictions = scores if metric.predictions == "scores" else decided
         result = metric.make(task).compute(
-            references=labels.tolist(), predictions=predictions.tolist()
+            references=truth.tolist(), predictions=predictions.tolist()
         )
         values[metric.key] = float(result[metric.key])
-    tables: dict[str, Any] = {}
-    if report:
-        from bertkit.metrics.report import classification_report
-
-        tables = classification_report(labels, predicted, task.labels)
-    return Scores(values, tables, time.perf_counter() - started, len(labels))
+    tables = task.report(truth, decided) if report else {}
+    return Scores(values, tables, time.perf_counter() - started, len(targets))

@@ -26,13 +26,13 @@ from bertkit.errors import ArtifactError, BertkitError, MissingPluginError, Mode
 from bertkit.heads.linear import Linear
 from bertkit.predicting import evaluate_file
 from bertkit.progress import Silent
-from bertkit.records import Task
 from bertkit.registry import Origin, Registry, use
+from bertkit.tasks import SingleLabel
 from bertkit.text.long_text import LongText
 from tests.conftest import WORDS, make_encoder, reviews
 
 HEADS = ("linear", "frozen-feature")
-TASK = Task("single_label", ("neg", "pos"))
+TASK = SingleLabel(("neg", "pos"))
 
 
 def train(encoder: Path, output: Path, head: str = "linear", policy: str = "head", **trainer):
@@ -607,7 +607,7 @@ def test_options_that_a_newer_plugin_does_not_know_are_an_artifact_error(copied,
 
 
 def card(labels=("neg", "pos"), name="run", scores=None, keep="head", head="linear") -> str:
-    task = Task("single_label", tuple(labels))
+    task = SingleLabel(tuple(labels))
     policy = LongText(max_length=16, keep=keep)
     return model_card(name, task, policy, {"type": head}, "some/encoder", scores or {})
 

@@ -13,9 +13,9 @@ import pytest
 
 import bertkit
 from bertkit.component import KINDS, Options
-from bertkit.records import Task
 from bertkit.registry import Registry, base_class, use
 from bertkit.spec import RunSpec
+from bertkit.tasks import SingleLabel
 from tests.conftest import reviews
 
 TESTS = Path(__file__).parent
@@ -256,7 +256,7 @@ def test_average_and_positive_say_which_score_it_is(metric: dict[str, Any], valu
     raw = {"encoder": "x", "dataset": "a.csv", "metrics": [metric]}
     (found,) = RunSpec.model_validate(raw).metrics
     truth, predicted = [0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1]
-    scores = found.make(Task("single_label", ("neg", "pos"))).compute(
+    scores = found.make(SingleLabel(("neg", "pos"))).compute(
         references=truth, predictions=predicted
     )
     assert scores == {metric["type"]: pytest.approx(value)}
@@ -265,7 +265,7 @@ def test_average_and_positive_say_which_score_it_is(metric: dict[str, Any], valu
 @pytest.mark.field("metric.calibration_error.bins")
 def test_bins_are_the_intervals_of_confidence_that_are_compared() -> None:
     truth, scores = [0, 0], [[0.9, 0.1], [0.4, 0.6]]  # sure and right, less sure and wrong
-    task = Task("single_label", ("neg", "pos"))
+    task = SingleLabel(("neg", "pos"))
     for bins, value in [(1, abs(1 - 0.9 - 0.6) / 2), (5, (abs(1 - 0.9) + abs(0 - 0.6)) / 2)]:
         metric = {"type": "calibration_error", "bins": bins}
         spec = RunSpec.model_validate({"encoder": "x", "dataset": "a.csv", "metrics": [metric]})

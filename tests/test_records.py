@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertkit.errors import ArtifactError
-from bertkit.records import Context, RunResult, Splits, Task, to_json
+from bertkit.records import Context, RunResult, Splits, to_json
+from bertkit.tasks import SingleLabel
 
-TASK = Task("single_label", ("bad", "good", "so-so"))
+TASK = SingleLabel(("bad", "good", "so-so"))
 
 
 def test_loss_is_the_cross_entropy_summed_in_float32():

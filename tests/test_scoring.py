@@ -16,11 +16,11 @@ from torch import nn
 
 from bertkit.metrics.base import Metric
 from bertkit.metrics.classification import Accuracy
-from bertkit.records import Task
 from bertkit.scoring import autocast, compute_scores, predict_logits
+from bertkit.tasks import SingleLabel
 from bertkit.text.encoded import LengthReport, Tokens
 
-TASK = Task("single_label", ("bad", "good"))
+TASK = SingleLabel(("bad", "good"))
 
 
 class Sums(nn.Module):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bertkit.datasets.base import DatasetLoader, Sample
 from bertkit.errors import DataError, suggest
-from bertkit.records import Context, Splits, Task
+from bertkit.records import Context, Splits
+from bertkit.tasks import SingleLabel
 
 if TYPE_CHECKING:
     import datasets
@@ -44,7 +45,7 @@ def load_splits(loader: DatasetLoader, ctx: Context, task: str | None = None) ->
     names = _label_names(loader, loaded["train"], getattr(feature, "names", None))
     source = "dataset.labels names" if loader.labels else "train has"
     numbered = {role: _number(split, names, role, source) for role, split in loaded.items()}
-    task_record = Task("single_label", tuple(dict.fromkeys(names.values())))
+    task_record = SingleLabel(tuple(dict.fromkeys(names.values())))
     _check_labels(numbered, task_record.labels, declared=loader.labels is not None, ctx=ctx)
 
     sample = loader.sample or Sample()

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from bertkit.records import Context, Task
+    from bertkit.records import Context
+    from bertkit.tasks import Task
     from bertkit.text.encoded import Encoded
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from bertkit.records import Context, Task
+    from bertkit.records import Context
+    from bertkit.tasks import Task
 
 FORMAT = 1
 """Part of the cache key; raised when the meaning of cached features changes."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bertkit.metrics.base import Metric
-    from bertkit.records import Task
+    from bertkit.tasks import Task
 
 
 def in_process(metric: Metric, task: Task | None) -> evaluate.Metric:

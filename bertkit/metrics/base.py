@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import evaluate
     import numpy as np
 
-    from bertkit.records import Task
+    from bertkit.tasks import Task
 
 
 class Metric(Component):

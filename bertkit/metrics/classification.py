@@ -9,9 +9,7 @@ score is not finite, and emits no warning.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,22 +17,15 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from bertkit.errors import DataError, SpecError
 from bertkit.metrics.base import Metric
+from bertkit.reports import quiet
 
 if TYPE_CHECKING:
     import evaluate
     import numpy as np
 
-    from bertkit.records import Task
+    from bertkit.tasks import Task
 
     Array = np.ndarray[Any, Any]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Drop scikit-learn's remarks on odd data; what they remark on is defined by each metric."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
 
 
 class _Classification(Metric):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bertkit.checkpoints import CheckpointStore
     from bertkit.heads.base import Head
     from bertkit.metrics.base import Metric
-    from bertkit.records import Task
+    from bertkit.tasks import Task
     from bertkit.text.encoded import Encoded
 
 

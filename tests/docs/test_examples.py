@@ -384,10 +384,11 @@ class TestRbt3:
         from transformers import BertConfig, BertModel
 
         from bertkit.heads.linear import Linear
-        from bertkit.records import Context, Task
+        from bertkit.records import Context
+        from bertkit.tasks import SingleLabel
 
         encoder = BertModel(BertConfig(vocab_size=21128, num_hidden_layers=3))
-        model = Linear().build(encoder, Task("single_label", ("0", "1")), Context())
+        model = Linear().build(encoder, SingleLabel(("0", "1")), Context())
         assert sum(p.numel() for p in model.parameters()) == 38_478_338
 
     def test_texts_over_512_tokens_are_dropped_and_counted(self, done: Done) -> None:

@@ -17,8 +17,9 @@ from datasets import Dataset
 import bertkit
 from bertkit.encoders.scratch import Scratch
 from bertkit.errors import ModelError, SpecError
-from bertkit.records import Context, Splits, Task
+from bertkit.records import Context, Splits
 from bertkit.spec import RunSpec
+from bertkit.tasks import SingleLabel
 
 ENGLISH = [
     "The room was lovely, and the staff too!",
@@ -33,9 +34,7 @@ def splits(texts: list[str], test: list[str] | None = None) -> Splits:
     def split(some: list[str]) -> Dataset:
         return Dataset.from_dict({"text": some, "label": [i % 2 for i in range(len(some))]})
 
-    return Splits(
-        Task("single_label", ("no", "yes")), split(texts), None, split(test) if test else None, {}
-    )
+    return Splits(SingleLabel(("no", "yes")), split(texts), None, split(test) if test else None, {})
 
 
 def load(texts: list[str] = ENGLISH, seed: int = 42, **options: Any) -> tuple[Any, Any]:

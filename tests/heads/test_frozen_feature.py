@@ -14,11 +14,12 @@ from transformers.models.bert.modeling_bert import BertModel
 import bertkit
 from bertkit.errors import ModelError
 from bertkit.heads.frozen_feature import FrozenFeature
-from bertkit.records import Context, Task
+from bertkit.records import Context
+from bertkit.tasks import SingleLabel
 from bertkit.text.encoded import LengthReport, Tokens
 from tests.conftest import make_encoder, reviews
 
-TASK = Task("single_label", ("neg", "pos"))
+TASK = SingleLabel(("neg", "pos"))
 ROWS = reviews(32)
 POOLINGS = ["cls", "mean", "pooler"]
 

@@ -12,10 +12,11 @@ from transformers import AutoConfig, AutoModel, BertForSequenceClassification
 import bertkit
 from bertkit.errors import ModelError
 from bertkit.heads.linear import Linear
-from bertkit.records import Context, Task
+from bertkit.records import Context
+from bertkit.tasks import SingleLabel
 from tests.conftest import reviews
 
-TASK = Task("single_label", ("bad", "fair", "good"))
+TASK = SingleLabel(("bad", "fair", "good"))
 
 
 @pytest.fixture

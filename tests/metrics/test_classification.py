@@ -22,7 +22,7 @@ from bertkit.metrics.classification import (
     Recall,
     RocAuc,
 )
-from bertkit.records import Task
+from bertkit.tasks import SingleLabel
 
 ON_LABELS = [Accuracy, Precision, Recall, F1, Matthews]
 ON_SCORES = [RocAuc, AveragePrecision, LogLoss, CalibrationError]
@@ -36,7 +36,7 @@ averaged_metric = pytest.mark.parametrize("metric", AVERAGED, ids=lambda metric:
 
 
 def named(*labels):
-    return Task(kind="single_label", labels=labels)
+    return SingleLabel(labels)
 
 
 def value(metric, references, predictions, task=None):

@@ -24,7 +24,8 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 import bertkit
 from bertkit.compute import quiet_libraries
 from bertkit.errors import DataError, ModelError, SpecError
-from bertkit.records import Context, Splits, Task
+from bertkit.records import Context, Splits
+from bertkit.tasks import SingleLabel
 from bertkit.text.encoded import Tokens
 from bertkit.text.long_text import LongText
 from bertkit.text.tokenize import (
@@ -268,7 +269,7 @@ def test_ids_and_labels_belong_together(tokenizer, keep):
 def test_a_label_that_loses_all_its_texts_is_warned_of(tokenizer):
     texts = ["good room", "bad room", "a very long text " * 4]
     data = Dataset.from_dict({"text": texts, "label": [0, 1, 2]})
-    splits = Splits(Task("single_label", ("good", "bad", "long")), data, None, None, {})
+    splits = Splits(SingleLabel(("good", "bad", "long")), data, None, None, {})
     said: list[str] = []
     encoder = TextEncoder(tokenizer, LongText(max_length=8, keep="drop"))
     tokenize_splits(splits, encoder, Context(warn=said.append))

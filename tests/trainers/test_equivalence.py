@@ -15,7 +15,8 @@ from bertkit.compute import seed_everything
 from bertkit.encoders.pretrained import load_encoder
 from bertkit.heads.frozen_feature import FrozenFeature
 from bertkit.heads.linear import Linear
-from bertkit.records import Context, Task
+from bertkit.records import Context
+from bertkit.tasks import SingleLabel
 from bertkit.text.encoded import LengthReport, Tokens, epoch_batches
 from bertkit.trainers.base import TrainingContext
 from bertkit.trainers.hf import HF
@@ -94,7 +95,7 @@ def test_another_seed_takes_another_course_and_the_same_seed_the_same(train):
 
 # --- against a script that shares nothing with the trainers but the batches -----------------
 
-TASK = Task("single_label", ("neg", "pos"))
+TASK = SingleLabel(("neg", "pos"))
 
 
 def texts(rows=30, seed=0):

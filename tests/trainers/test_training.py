@@ -19,7 +19,7 @@ from bertkit.errors import SpecError, TrainError
 from bertkit.heads.modules import FeatureClassifier
 from bertkit.metrics.base import Metric
 from bertkit.progress import Silent
-from bertkit.records import Task
+from bertkit.tasks import SingleLabel
 from bertkit.text.encoded import Features, LengthReport, Tokens
 from bertkit.trainers.base import TrainingContext
 from bertkit.trainers.hf import HF
@@ -28,7 +28,7 @@ from bertkit.trainers.training import Plan, optimizer_for, padding_of, trained_s
 from tests.conftest import reviews
 from tests.trainers.conftest import losses
 
-TASK = Task("single_label", ("neg", "pos"))
+TASK = SingleLabel(("neg", "pos"))
 both = pytest.mark.parametrize("trainer", [Loop, HF])
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertkit import reports as report
 from bertkit.errors import DataError
-from bertkit.metrics import report
-from bertkit.metrics.report import classification_report
+from bertkit.reports import classification_report
 
 LABELS = ["bad", "fair", "good"]
 

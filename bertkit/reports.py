@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bertkit.errors import DataError
-from bertkit.metrics.classification import quiet
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop scikit-learn's remarks on odd data; what they remark on is defined by each metric."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def classification_report(
