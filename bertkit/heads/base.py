@@ -47,6 +47,13 @@ class Head(Component):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement build")
 
+    def rates(self, model: nn.Module) -> Mapping[str, float]:
+        """Return by what to multiply the learning rate of parameters of `model`, by their names.
+
+        Those that are not named have the whole rate, as all have by default.
+        """
+        return {}
+
     def encode(self, model: nn.Module, split: Encoded, ctx: Context) -> Encoded:
         """Turn tokens into what the module reads, once; the tokens themselves by default."""
         return split

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -189,4 +190,6 @@ class TrainingContext(Context):
     metrics: tuple[Metric, ...] = ()
     best: tuple[str, bool] | None = None
     """Metric key that decides on the best model, and whether greater is better."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Factor of the learning rate by parameter name, for those that do not have the whole one."""
     resume: bool = False

@@ -133,7 +133,7 @@ class HF(Trainer):
             watch = Watch(plan, model, validation, ctx, bar)
             watch.resume()
             model.to(ctx.device)
-            optimizer = optimizer_for(model, self)
+            optimizer = optimizer_for(model, self, ctx.rates)
             arguments = self._arguments(
                 folder,
                 max_steps=plan.steps,

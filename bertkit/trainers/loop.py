@@ -35,7 +35,7 @@ class Loop(Trainer):
             watch = Watch(plan, model, validation, ctx, bar)
             watch.resume()
             model.to(ctx.device)
-            optimizer = optimizer_for(model, self)
+            optimizer = optimizer_for(model, self, ctx.rates)
             schedule = schedule_for(optimizer, plan)
             wrapped, prepared = accelerator.prepare(model, optimizer)
             watch.begin(optimizer, schedule)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertkit.checkpoints import Checkpoint, random_state, restore_random_state
 from bertkit.compute import seed_everything
-from bertkit.errors import SpecError, TrainError
+from bertkit.errors import PluginError, SpecError, TrainError
 from bertkit.progress import Bar
 from bertkit.records import Fitted
 from bertkit.scoring import compute_scores, predict_logits
@@ -83,28 +83,53 @@ class Plan:
         return [batches[i : i + n] for i in range(0, len(batches), n)]
 
 
-def optimizer_for(model: nn.Module, options: Trainer) -> torch.optim.Optimizer:
+def optimizer_for(
+    model: nn.Module, options: Trainer, rates: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
     """Return the optimizer over the parameters that require gradients.
 
     Biases and normalisation weights, which are the parameters of one dimension, get no decay.
+
+    Args:
+        model: being trained.
+        options: of the trainer.
+        rates: factor of the learning rate by parameter name, where it is not 1. Parameters with
+            the whole rate come first, so that the first group's rate is the one to show.
+
+    Raises:
+        PluginError: `rates` names what the model does not have.
+        TrainError: nothing requires gradients.
     """
     import torch
 
     assert options.learning_rate is not None
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if not trained:
+    rates = rates or {}
+    named = dict(model.named_parameters())
+    strange = sorted(rates.keys() - named.keys())
+    if strange:
+        raise PluginError(f"the head's rates name `{strange[0]}`, which is no parameter of it")
+    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in named.items():
+        if parameter.requires_grad:
+            key = (rates.get(name, 1.0), parameter.ndim <= 1)
+            groups.setdefault(key, []).append(parameter)
+    if not groups:
         raise TrainError("the model has no parameter to train")
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
     rate = options.learning_rate
+    ordered = [
+        {
+            "params": groups[factor, spared],
+            "lr": rate * factor,
+            "weight_decay": 0.0 if spared else options.weight_decay,
+        }
+        for factor, spared in sorted(groups, key=lambda key: (key[0] != 1, -key[0], key[1]))
+    ]
     if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=0.9)
+        return torch.optim.SGD(ordered, lr=rate, momentum=0.9)
     kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
+    trained = [parameter for group in groups.values() for parameter in group]
     fused = all(p.device.type in ("cpu", "cuda") for p in trained)
-    return kind(groups, lr=rate, fused=fused or None)
+    return kind(ordered, lr=rate, fused=fused or None)
 
 
 def schedule_for(
