@@ -28,7 +28,7 @@ _HOMES = {
     "MissingPluginError": "bertkit.errors",
     "ModelError": "bertkit.errors",
     "PluginError": "bertkit.errors",
-    "Prediction": "bertkit.artifact",
+    "Prediction": "bertkit.tasks",
     "RunResult": "bertkit.records",
     "RunSpec": "bertkit.spec",
     "SpecError": "bertkit.errors",
@@ -47,7 +47,6 @@ __all__ = [*sorted(_HOMES, key=lambda name: (name.lower(), name))]  # noqa: PLE0
 
 if TYPE_CHECKING:
     from bertkit.artifact import Classifier as Classifier
-    from bertkit.artifact import Prediction as Prediction
     from bertkit.artifact import load as load
     from bertkit.component import SpecPath as SpecPath
     from bertkit.datasets.base import DatasetLoader as DatasetLoader
@@ -70,6 +69,7 @@ if TYPE_CHECKING:
     from bertkit.records import Context as Context
     from bertkit.records import RunResult as RunResult
     from bertkit.spec import RunSpec as RunSpec
+    from bertkit.tasks import Prediction as Prediction
     from bertkit.tasks import Task as Task
     from bertkit.trainers.base import Trainer as Trainer
     from bertkit.trainers.base import TrainingContext as TrainingContext

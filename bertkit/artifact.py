@@ -8,62 +8,94 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bertkit.checkpoints import CheckpointStore, file_hash, sync_file, sync_folder
 from bertkit.component import Component
 from bertkit.errors import ArtifactError, DataError, MissingPluginError, UnknownComponentError
-from bertkit.tasks import SingleLabel, Task
+from bertkit.tasks import MultiLabel, Regression, SingleLabel, Task, task_from
 from bertkit.text.long_text import Keep, LongText
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from bertkit.heads.base import Head
+    from bertkit.tasks import Prediction
     from bertkit.text.encoded import Tokens
     from bertkit.text.tokenize import TextEncoder
 
 SETTINGS = "bertkit.json"
+NATIVE = "head.safetensors"
+ATTENTION = "windows."
+"""Where the names of its tensors start that weigh windows."""
 FORMAT = 1
 STREAM_CHUNK = 2048
 """Texts that `Classifier.stream` holds at a time: sorted by length, answered in order."""
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What the model says of one text."""
+class Exported:
+    """A plain transformers model, and the tensors that stand beside it."""
 
-    label: str
-    score: float
-    """Probability of `label`."""
-    scores: Mapping[str, float]
-    """Probability of every label."""
+    model: PreTrainedModel
+    native: Mapping[str, Tensor]
+
+
+def attention_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of the attention over windows, named as they are kept; {} without one."""
+    found: Any = getattr(model, "attention", None) if hasattr(model, "module") else None
+    if found is None:
+        return {}
+    return {f"{ATTENTION}{k}": v.detach().cpu() for k, v in found.state_dict().items()}
+
+
+def as_trained(exported: Exported, head: Head | None, task: Task, long_text: LongText) -> nn.Module:
+    """Return what predicts texts as the trained model did: the plain model, over windows or not.
+
+    Args:
+        exported: the plain model and what stands beside it.
+        head: that it was trained with; None where windows are not weighed by attention.
+        task: of the model.
+        long_text: with `max_length`.
+    """
+    if long_text.keep != "windows":
+        return exported.model
+    from bertkit.heads.windows import Windowed
+
+    inner: nn.Module = exported.model
+    if head is not None:
+        inner = head.restore(exported.model, exported.native, task)
+    module = Windowed(inner, long_text.pool or "mean", task.num_labels)
+    if long_text.pool == "attention":
+        named = exported.native.items()
+        weights = {k.removeprefix(ATTENTION): v for k, v in named if k.startswith(ATTENTION)}
+        module.attention.load_state_dict(weights)
+    return module.eval()
 
 
 def save_model(
     folder: Path,
-    model: PreTrainedModel,
+    exported: Exported,
     tokenizer: PreTrainedTokenizerBase,
     *,
     task: Task,
     long_text: LongText,
     card: str,
-    native: Mapping[str, Tensor],
     settings: Mapping[str, Any],
 ) -> None:
     """Write a model directory, whole or not at all.
 
     Args:
         folder: must not exist, or hold a model that bertkit saved.
-        model: a plain sequence-classification model.
+        exported: a plain sequence-classification model, and tensors for `head.safetensors`.
         tokenizer: its truncation is set to agree with `long_text`, where transformers can.
         task: with the label names.
         long_text: with `max_length`.
         card: text of README.md.
-        native: tensors for `head.safetensors`; none where empty.
         settings: further content of `bertkit.json`.
 
     Raises:
@@ -72,6 +104,7 @@ def save_model(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    exported.model.config.problem_type = task.problem_type
     tokenizer.model_max_length = long_text.max_length
     tokenizer.truncation_side = "left" if long_text.keep == "tail" else "right"
     # transformers saves what a tokenizer was made with; of what was set later only the length
@@ -83,10 +116,11 @@ def save_model(
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
         staging.mkdir(parents=True)
-        model.save_pretrained(staging, safe_serialization=True)
+        exported.model.save_pretrained(staging, safe_serialization=True)
         tokenizer.save_pretrained(staging)
-        if native:
-            save_file({k: v.contiguous() for k, v in native.items()}, staging / "head.safetensors")
+        if exported.native:
+            native = {k: v.contiguous() for k, v in exported.native.items()}
+            save_file(native, staging / NATIVE)
         (staging / "README.md").write_text(card, encoding="utf-8")
         hashes = {
             path.name: {"sha256": file_hash(path), "size": path.stat().st_size}
@@ -95,7 +129,7 @@ def save_model(
         }
         content = {
             "format": FORMAT,
-            "task": {"kind": task.kind, "labels": list(task.labels)},
+            "task": task.settings(),
             "long_text": long_text.model_dump(),
             **settings,
             "files": hashes,
@@ -117,11 +151,6 @@ def save_model(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-class _SavedTask(BaseModel):
-    kind: Literal["single_label"]
-    labels: list[str]
-
-
 class _SavedFile(BaseModel):
     sha256: str
     size: int
@@ -132,11 +161,11 @@ class _Settings(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    task: _SavedTask
+    task: dict[str, Any]
     long_text: LongText
     head: dict[str, Any]
     metrics: list[dict[str, Any]]
-    columns: dict[str, str]
+    columns: dict[str, str | list[str]]
     label_values: dict[str, str]
     plugins: dict[str, str]
     files: dict[str, _SavedFile]
@@ -168,7 +197,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if settings.pop("sha256", None) != _own_hash(settings):
         raise ArtifactError(_not_as_saved(file))
     try:
-        _Settings.model_validate(settings)
+        task_from(_Settings.model_validate(settings).task)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -294,31 +323,56 @@ def load(folder: str | Path, *, device: str = "auto", step: int | None = None) -
             "a sequence-classification model of transformers saved"
         )
     check_tokenizer(path, model, tokenizer)
-    if step is not None:
-        _overlay(model, settings, run_dir, step)
-    labels = settings["task"]["labels"] if settings else _labels_of(model)
+    task = task_from(settings["task"]) if settings else _task_of(model)
+    native: dict[str, Tensor] = {}
+    if NATIVE in settings.get("files", {}):
+        from safetensors.torch import load_file
+
+        native = load_file(path / NATIVE)
     policy = LongText(**settings["long_text"]) if settings else LongText()
-    return Classifier(
-        model.to(resolve_device(device)).eval(),
-        tokenizer,
-        SingleLabel(tuple(labels)),
-        fit_policy(policy, model, tokenizer),
-        settings,
-    )
+    head: Head | None = None
+    if step is not None or policy.pool == "attention":
+        head = _head_of(settings, path)
+        if step is not None:
+            native |= _overlay(model, head, task, native, run_dir, step)
+    policy = fit_policy(policy, model, tokenizer)
+    exported = Exported(model.to(resolve_device(device)).eval(), native)
+    module = as_trained(exported, head if policy.pool == "attention" else None, task, policy)
+    return Classifier(model, module, tokenizer, task, policy, settings)
 
 
-def _labels_of(model: PreTrainedModel) -> list[str]:
-    return list(map(str, (model.config.id2label or {}).values()))
+def _overlay(
+    model: PreTrainedModel, head: Head, task: Task, native: Mapping[str, Tensor], run_dir: Path,
+    step: int,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Put the weights of a checkpoint into a model; return those that stand beside it."""
+    weights = CheckpointStore(run_dir / "checkpoints", {}).weights(step)
+    attention = {k: v for k, v in weights.items() if k.startswith("attention.")}
+    if attention or any(name.startswith("module.") for name in weights):
+        weights = {k.removeprefix("module."): weights[k] for k in weights if k not in attention}
+    head.overlay(model, weights, task)
+    beside = {f"{ATTENTION}{k.removeprefix('attention.')}": v for k, v in attention.items()}
+    return beside | {name: weights[name] for name in native if name in weights}
 
 
-def _overlay(model: PreTrainedModel, settings: Mapping[str, Any], run_dir: Path, step: int) -> None:
+def _task_of(model: PreTrainedModel) -> Task:
+    """Return the task of a model that transformers alone saved."""
+    labels = tuple(map(str, (model.config.id2label or {}).values()))
+    kinds: dict[str | None, type[Task]] = {
+        task.problem_type: task for task in (SingleLabel, MultiLabel, Regression)
+    }
+    alone = Regression if len(labels) == 1 else SingleLabel
+    return kinds.get(model.config.problem_type, alone)(labels)
+
+
+def _head_of(settings: Mapping[str, Any], folder: Path) -> Head:
     from bertkit.heads.base import Head
 
     if not settings:
-        raise ArtifactError(f"{run_dir}: not saved by bertkit, so there are no checkpoints")
+        raise ArtifactError(f"{folder}: not saved by bertkit, so there are no checkpoints")
     head = saved_component(settings, "head", "head", settings["head"])
     assert isinstance(head, Head)
-    head.overlay(model, CheckpointStore(run_dir / "checkpoints", {}).weights(step))
+    return head
 
 
 class Classifier:
@@ -326,8 +380,9 @@ class Classifier:
 
     Attributes:
         model: the transformers model, in eval mode, fp32.
+        module: what predicts: `model`, or `model` over the windows of a text.
         tokenizer: its tokenizer.
-        task: with the label names in id order.
+        task: with the label names in id order, or the targets of a regression.
         long_text: what happens to texts longer than `long_text.max_length`.
         settings: content of `bertkit.json`.
     """
@@ -335,112 +390,166 @@ class Classifier:
     def __init__(
         self,
         model: PreTrainedModel,
+        module: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         task: Task,
         long_text: LongText,
         settings: Mapping[str, Any],
     ) -> None:
-        self.model, self.tokenizer, self.task = model, tokenizer, task
+        self.model, self.module, self.tokenizer, self.task = model, module, tokenizer, task
         self.long_text, self.settings = long_text, settings
         self._encoders: dict[LongText, TextEncoder] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label names in id order."""
+        """The label names in id order, or the targets of a regression."""
         return self.task.labels
+
+    @property
+    def pairs(self) -> bool | None:
+        """Whether the model reads pairs of texts; None where it was not saved by bertkit."""
+        columns = self.settings.get("columns")
+        return None if columns is None else isinstance(columns["text"], list)
 
     def predict(
         self,
-        texts: str | Iterable[str],
+        texts: str | tuple[str, str] | Iterable[str] | Iterable[tuple[str, str]],
         *,
         batch_size: int = 32,
         keep: Keep | None = None,
     ) -> list[Prediction]:
-        """Classify texts.
+        """Classify texts, or pairs of them for a model that was trained on pairs.
 
         Args:
-            texts: one text, or any iterable of them.
+            texts: one text, any iterable of them, one pair as a tuple, or an iterable of pairs.
             batch_size: texts per forward pass; they are batched by length.
-            keep: what to keep of long texts, in place of `long_text.keep`.
+            keep: what to keep of long texts, in place of `long_text.keep`: `head`, `tail` or
+                `head+tail`.
 
         Returns:
             One prediction a text, in order; a list of one for a single text.
 
         Raises:
-            DataError: a text is not a string or empty, or too long under `drop` or `error`.
+            DataError: a text is not a string or empty, a single text where the model reads pairs,
+                or too long under `drop` or `error`.
         """
-        texts = [texts] if isinstance(texts, str) else texts
+        if isinstance(texts, str) or (
+            isinstance(texts, tuple)
+            and len(texts) == 2
+            and self.pairs is not False
+            and all(isinstance(text, str) for text in texts)
+        ):
+            texts = [texts]  # type: ignore[assignment]
         return list(self.stream(texts, batch_size=batch_size, keep=keep))
 
     def stream(
-        self, texts: Iterable[str], *, batch_size: int = 32, keep: Keep | None = None
+        self, texts: Iterable[Any], *, batch_size: int = 32, keep: Keep | None = None
     ) -> Iterator[Prediction]:
         """Classify texts as they come, in order, holding at most `STREAM_CHUNK` of them."""
         from itertools import islice
 
         source, first = iter(texts), 1
         while chunk := list(islice(source, STREAM_CHUNK)):
-            logits = self.logits_of(
-                self.tokens(chunk, first=first, keep=keep), batch_size=batch_size
-            )
-            for row in self.task.scores(logits):
-                yield self._prediction(row)
+            tokens = self.tokens(chunk, first=first, keep=keep)
+            for row in self.scores_of(tokens, batch_size=batch_size):
+                yield self.task.prediction(row)
             first += len(chunk)
 
-    def tokens(self, texts: Sequence[Any], *, first: int = 1, keep: Keep | None = None) -> Tokens:
+    def tokens(
+        self,
+        texts: Sequence[Any],
+        *,
+        targets: np.ndarray[Any, Any] | None = None,
+        first: int = 1,
+        keep: Keep | None = None,
+    ) -> Tokens:
         """Tokenize texts as in training.
 
         Args:
-            texts: strings that are not empty.
+            texts: strings that are not empty, or pairs of them.
+            targets: what `Task.targets` gives for them, where it is known.
             first: number of the first text in messages.
             keep: what to keep of long texts, in place of `long_text.keep`.
         """
-        import numpy as np
-
-        from bertkit.text.encoded import LengthReport, Tokens
         from bertkit.text.tokenize import TextEncoder
 
-        for number, text in enumerate(texts, first):
-            if not isinstance(text, str) or not text.strip():
-                raise DataError(f"text {number}: expected a text, found {text!r}")
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise DataError(
-                    f"text {number}: {text!r} is not Unicode ({error.reason})"
-                ) from None
+        pairs = self._check(texts, first)
         policy = self.long_text
         if keep not in (None, policy.keep):
             policy = LongText(max_length=policy.max_length, keep=keep)
         if policy not in self._encoders:
             self._encoders[policy] = TextEncoder(self.tokenizer, policy)
         encoder = self._encoders[policy]
-        ids, before = encoder.encode(texts)
-        long = [i for i, count in enumerate(before) if count > encoder.max_length]
-        if long and policy.keep in ("drop", "error"):
+        one, two = map(list, zip(*texts, strict=True)) if pairs else (list(texts), None)
+        tokens, before = encoder.tokens(one, two, targets, first=first)
+        if policy.keep in ("drop", "error") and (before > encoder.max_length).any():
+            long = int((before > encoder.max_length).argmax())
             raise DataError(
-                f"text {long[0] + first}: {before[long[0]]} tokens, the model reads "
+                f"text {long + first}: {before[long]} tokens, the model reads "
                 f"{encoder.max_length} and was saved with keep: {policy.keep}; shorten the text, "
                 "or say what to keep of it (`keep='head'`, on the command line --keep head)"
             )
-        lengths = np.array([len(one) for one in ids])
-        values = np.concatenate([np.asarray(one) for one in ids])
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        report = LengthReport(len(ids), int(lengths.sum()), max(before), cut_texts=len(long))
-        labels = np.zeros(len(ids), dtype=np.int64)
-        return Tokens(values, offsets, labels, encoder.pad_id, report)
+        return tokens
+
+    def _check(self, texts: Sequence[Any], first: int) -> bool:
+        """Refuse what is no text, or no pair where pairs are read; say whether these are pairs."""
+        pairs = self.pairs
+        if pairs is None:
+            pairs = not isinstance(texts[0], str)
+        for number, item in enumerate(texts, first):
+            parts = item if pairs and isinstance(item, (tuple, list)) else (item,)
+            if pairs and len(parts) != 2:
+                raise DataError(
+                    f"text {number}: the model reads pairs of texts, found {item!r}; "
+                    "give a tuple of two"
+                )
+            for text in parts:
+                if not isinstance(text, str) or not text.strip():
+                    expected = "a pair of texts" if pairs else "a text"
+                    raise DataError(f"text {number}: expected {expected}, found {item!r}")
+                try:
+                    text.encode()
+                except UnicodeEncodeError as error:
+                    raise DataError(
+                        f"text {number}: {text!r} is not Unicode ({error.reason})"
+                    ) from None
+        return pairs
 
     def logits_of(self, tokens: Tokens, *, batch_size: int = 32) -> np.ndarray[Any, Any]:
-        """Return the raw scores of tokenized texts, float32 (n, num_labels)."""
+        """Return the raw scores of tokenized texts, as they were trained, (n, num_labels)."""
         from bertkit.scoring import predict_logits
 
         device = str(self.model.device)
-        return predict_logits(self.model, tokens, batch_size=batch_size, device=device).numpy()
+        logits = predict_logits(self.module, tokens, batch_size=batch_size, device=device)
+        return self.task.from_plain(logits.numpy())
 
-    def _prediction(self, scores: np.ndarray[Any, Any]) -> Prediction:
-        best = int(self.task.decide(scores[None])[0])
-        named = dict(zip(self.labels, map(float, scores), strict=True))
-        return Prediction(self.labels[best], float(scores[best]), named)
+    def scores_of(self, tokens: Tokens, *, batch_size: int = 32) -> np.ndarray[Any, Any]:
+        """Return probabilities, or values in the user's units, float64 (n, num_labels)."""
+        return self.task.scores(self.logits_of(tokens, batch_size=batch_size))
+
+
+def _about_long_texts(policy: LongText, pairs: bool) -> list[str]:
+    """Return the lines of the card that say what becomes of them."""
+    limit = policy.max_length
+    if policy.keep == "windows":
+        return [
+            f"This model reads at most {limit} tokens at a time. bertkit reads a longer text in up "
+            f"to {policy.max_windows} windows of {limit} tokens, each {policy.stride} tokens after "
+            f"the one before, and pools their logits (`{policy.pool}`) into those of the text: "
+            "`bertkit.load` does this. Plain transformers classifies one window: with "
+            "`truncation=True` the first one.",
+        ]
+    if policy.keep in ("drop", "error"):
+        return [
+            f"At most {limit} tokens are read. Longer texts were left out of training "
+            f"(`{policy.keep}`), and `bertkit.load` refuses them; plain transformers keeps their "
+            "head.",
+        ]
+    of = f"the {policy.cut or 'longest'} text of a pair" if pairs else "longer texts"
+    lines = [f"At most {limit} tokens are read; of {of}, `{policy.keep}` was kept in training."]
+    if policy.keep == "head+tail" or (pairs and policy.cut not in (None, "longest")):
+        lines.append("Plain transformers cuts otherwise; `bertkit.load` as in training.")
+    return lines
 
 
 def model_card(
@@ -450,6 +559,8 @@ def model_card(
     head: Mapping[str, Any],
     encoder: str,
     scores: Mapping[str, Mapping[str, float | None]],
+    *,
+    pairs: bool = False,
 ) -> str:
     """Return the README.md of a model directory."""
 
@@ -460,16 +571,22 @@ def model_card(
         one_line = printable(" ".join(text.split()))[:80]
         return "`" + one_line.replace("`", "'") + "`"
 
+    read = "pairs of texts" if pairs else "texts"
+    given = '{"text": "a text", "text_pair": "its second text"}' if pairs else '"a text"'
+    every = "" if task.one_answer else ", top_k=None"
     lines = [
         "---", "library_name: transformers", "pipeline_tag: text-classification", "tags: [bertkit]",
         "---", "", f"# {inline(name)}", "",
-        f"A text classifier with {task.num_labels} labels, fine-tuned by bertkit from "
-        f"{inline(encoder)} with the head `{head['type']}`.", "",
+        f"A model for {read}, {task.about}, fine-tuned by bertkit from {inline(encoder)} with the "
+        f"head `{head['type']}`.", "",
         "```python", "from transformers import pipeline", "",
-        'classify = pipeline("text-classification", model=".", truncation=True)',
-        'classify("a text")', "```", "", "## Labels", "",
-        *(f"- {i}: {inline(label)}" for i, label in enumerate(task.labels)), "",
+        f'classify = pipeline("text-classification", model=".", truncation=True{every})',
+        f"classify({given})", "```", "", f"## {task.noun}", "",
+        *(f"- {i}: {inline(label)}{more}"
+          for i, (label, more) in enumerate(zip(task.labels, task.remarks(), strict=True))), "",
     ]  # fmt: skip
+    if task.advice:
+        lines += [task.advice, ""]
     if scores:
         lines += ["## Scores", "", "| split | score | value |", "|---|---|---|"]
         for split, values in scores.items():
@@ -478,13 +595,7 @@ def model_card(
                 cell = inline(key).replace("|", "\\|")
                 lines.append(f"| {split} | {cell} | {shown} |")
         lines.append("")
-    lines += [
-        "## Long texts", "",
-        f"At most {long_text.max_length} tokens are read; of longer texts, `{long_text.keep}` is "
-        "what was kept in training.",
-    ]  # fmt: skip
-    if long_text.keep not in ("head", "tail"):
-        lines.append("Plain transformers keeps the head of a longer text; `bertkit.load` does not.")
+    lines += ["## Long texts", "", *_about_long_texts(long_text, pairs)]
     if head["type"] == "frozen-feature":
         lines += [
             "", "## Head", "",

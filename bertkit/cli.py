@@ -36,7 +36,8 @@ Keep = Annotated[
     typer.Option("--keep", help="What to keep of long texts: head, tail or head+tail."),
 ]
 TextColumn = Annotated[
-    str | None, typer.Option("--text", help="Column of the text; as in training by default.")
+    list[str] | None,
+    typer.Option("--text", help="Column of the text; twice for a pair. As in training by default."),
 ]
 
 
@@ -162,9 +163,11 @@ def predict(
 ) -> None:
     """Classify texts: from the command line, a file, standard input, or typed in until `q`.
 
+    A model of pairs takes the texts two by two; in lines a tab stands between them.
+
     In csv and tsv a text that a spreadsheet would take for a formula gets a ' in front.
     """
-    from bertkit.predicting import Sink, read_texts
+    from bertkit.predicting import Sink, read_texts, text_columns
 
     if texts and file:
         raise SpecError("give texts or --file, not both")
@@ -183,12 +186,20 @@ def predict(
     if typed_in:
         _converse(classifier, policy)
         return
-    column = text or classifier.settings.get("columns", {}).get("text", "text")
-    source: Iterable[str] = texts or read_texts(file, column)
+    columns = text_columns(classifier, text)
+    given = iter(texts or ())
+    if texts and len(texts) % len(columns):
+        raise DataError(
+            f"the model reads pairs of texts, found {len(texts)} texts; give two a pair"
+        )
+    source: Iterable[Any] = read_texts(file, columns) if not texts else given
+    if texts and len(columns) > 1:
+        source = zip(given, given, strict=True)
+    sink.task = classifier.task
     with sink as write:
-        given, asked = tee(source)
+        read, asked = tee(source)
         answers = classifier.stream(asked, batch_size=batch_size, keep=policy)
-        for one, found in zip(given, answers, strict=True):
+        for one, found in zip(read, answers, strict=True):
             write(one, found)
 
 
@@ -204,10 +215,11 @@ def _converse(classifier: Any, keep: Any) -> None:
     with suppress(ImportError):
         import readline  # noqa: F401 - gives `input` arrow keys and a history
     err.print(f"labels: {', '.join(map(printable, classifier.labels))}; q to leave", markup=False)
-    prompt = "text> " if out.is_terminal else ""
+    prompts = ["first> ", "second> "] if classifier.pairs else ["text> "]
+    texts: list[str] = []
     while True:
         try:
-            line = input(prompt).strip()
+            line = input(prompts[len(texts)] if out.is_terminal else "").strip()
         except (EOFError, KeyboardInterrupt) as end:
             err.print()
             if isinstance(end, KeyboardInterrupt):
@@ -215,13 +227,16 @@ def _converse(classifier: Any, keep: Any) -> None:
             break
         if line == "q":
             break
-        if line:
-            try:
-                found = classifier.predict(line, keep=keep)[0]
-            except DataError as error:
-                err.print(f"error: {error}", style="red", markup=False)
-                continue
-            out.print(f"{printable(found.label)}  {found.score:.4f}", markup=False)
+        texts += [line] if line else []
+        if len(texts) < len(prompts):
+            continue
+        one, texts = texts, []
+        try:
+            found = classifier.predict([tuple(one) if classifier.pairs else one[0]], keep=keep)[0]
+        except DataError as error:
+            err.print(f"error: {error}", style="red", markup=False)
+            continue
+        out.print(f"{printable(classifier.task.answer(found))}  {found.score:.4f}", markup=False)
 
 
 @app.command()
@@ -231,7 +246,11 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Labelled texts: csv, tsv, json lines, parquet.")],
     text: TextColumn = None,
     label: Annotated[
-        str | None, typer.Option("--label", help="Column of the label; as in training by default.")
+        list[str] | None,
+        typer.Option(
+            "--label",
+            help="Column of the label; again for each further one. As in training by default.",
+        ),
     ] = None,
     step: Annotated[int | None, typer.Option("--step", help="Use this checkpoint.")] = None,
     out: Annotated[

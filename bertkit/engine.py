@@ -9,28 +9,33 @@ from contextlib import ExitStack
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bertkit import compute, yaml12
+from bertkit.artifact import Exported, as_trained, attention_of
 from bertkit.checkpoints import CheckpointStore
-from bertkit.errors import ArtifactError, ModelError, SpecError
+from bertkit.errors import ArtifactError, ModelError, SpecError, suggest
 from bertkit.progress import Progress
 from bertkit.records import Context, RunResult, Scores, Splits
+from bertkit.registry import registry
 from bertkit.session import Session, open_session
 from bertkit.spec import RunSpec
-from bertkit.tasks import Task
 from bertkit.trainers.base import TrainingContext
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel
 
+    from bertkit.heads.base import Head
+    from bertkit.metrics.base import Metric
+    from bertkit.tasks import Task
     from bertkit.text.encoded import Encoded, Tokens
+    from bertkit.text.long_text import LongText
+    from bertkit.trainers.base import Trainer
 
 AGREEMENT = 1e-4
 """Largest difference between the logits that were trained and those of the saved model,
 relative to the largest logit where that is above 1."""
-COMPARED_TEXTS = 200
+COMPARED_TEXTS = 64
 
 
 def run(
@@ -73,44 +78,52 @@ def run(
 
         with session.stage("load"):
             splits = session.record = _load(spec, ctx)
+            spec = _with_metrics(spec, splits.task)
+            best = _best_rule(spec, splits)
             ctx = ctx.with_(splits=splits)
             encoder, tokenizer = spec.encoder.load(ctx)
             spec.head.check_encoder(encoder)
-            best = _best_rule(spec, splits)
 
         with session.stage("tokenize"):
             from bertkit.text.tokenize import TextEncoder, fit_policy, tokenize_splits
 
-            long_text = fit_policy(spec.long_text, encoder, tokenizer)
-            text_encoder = TextEncoder(tokenizer, long_text)
+            text_encoder = TextEncoder(tokenizer, fit_policy(spec.long_text, encoder, tokenizer))
+            long_text = text_encoder.policy
             tokens = session.record = tokenize_splits(splits, text_encoder, ctx)
 
         with session.stage("build"):
             compute.seed_everything(spec.seed)
-            model = session.record = spec.head.build(encoder, splits.task, ctx)
+            inner = spec.head.build(encoder, splits.task, ctx)
+            model = session.record = _over_windows(inner, long_text, splits.task)
             ctx = _describe_model(model, spec, ctx)
-            encoded = {k: spec.head.encode(model, split, ctx) for k, split in tokens.items()}
-            _describe_plan(spec, encoded["train"], ctx)
+            encoded = {k: spec.head.encode(inner, split, ctx) for k, split in tokens.items()}
+            trainer = spec.trainer.sized(spec.head, len(encoded["train"]))
+            _describe_plan(trainer, encoded["train"], ctx)
             _dry_pass(model, encoded["train"], splits.task, ctx)
 
         with session.stage("train"):
             session.settle()
-            training = _training_context(spec, ctx, splits, session, best, resume)
-            with compute.memory_errors(spec.trainer.batch_size):
-                fitted = session.record = spec.trainer.fit(
+            training = _training_context(
+                spec, ctx, splits, session,
+                best=best, resume=resume, rates=_rates(spec.head, inner, model),
+                shaping=trainer.shaping(splits.task, encoded["train"].labels),
+                row_weights=trainer.row_weights(splits.task, encoded["train"].labels),
+            )  # fmt: skip
+            with compute.memory_errors(trainer.batch_size):
+                fitted = session.record = trainer.fit(
                     model, encoded["train"], encoded.get("validation"), training
                 )
 
         with session.stage("evaluate"):
-            scores = session.record = _evaluate(model, encoded, splits, spec, ctx)
+            task, scores = _evaluate(model, encoded, splits, spec, ctx)
+            session.record = scores
 
         with session.stage("save"):
-            exported = spec.head.export(model.cpu(), splits.task)
-            _compare(model, exported, tokens, ctx)
-            session.save(spec, exported, tokenizer, model, splits, long_text, scores)
+            exported = _export(model.cpu(), inner, spec, tokens, task, long_text, ctx)
+            session.save(spec, exported, tokenizer, splits, task, long_text, scores)
             session.record = session.model_dir
 
-        return session.finish(spec, splits, tokens, fitted, scores)
+        return session.finish(spec, splits, task, tokens, fitted, scores)
 
 
 def complete(spec: RunSpec, *, resume: bool = False) -> RunSpec:
@@ -147,16 +160,35 @@ def _load(spec: RunSpec, ctx: Context) -> Splits:
     from bertkit.datasets.splits import load_splits
 
     splits = load_splits(spec.dataset, ctx, spec.task)
-    for metric in spec.metrics:
-        if splits.task.kind not in metric.tasks:
-            raise SpecError(f"metrics: `{metric.type}` is not defined for {splits.task.kind} tasks")
-        metric.make(splits.task)  # refuses label names that do not exist, before training
-    counts = splits.summary()
-    for name, labels in counts.items():
-        shown = "  ".join(f"{label} {count}" for label, count in list(labels.items())[:12])
-        more = "  …" if len(labels) > 12 else ""
-        ctx.say(f"{name}: {sum(labels.values())} texts  ({shown}{more})")
+    asked = spec.task.thresholds if spec.task else None
+    if splits.validation is None or asked != "validation":
+        splits.task.with_thresholds(asked, None, None)  # refuses what cannot be, before training
+    if spec.long_text.cut is not None and len(spec.dataset.text_columns) == 1:
+        raise SpecError(
+            f"long_text.cut: {spec.long_text.cut}, but dataset.text names one column; it says "
+            "which text of a pair is cut, so take it out"
+        )
+    for name, summary in splits.summary().items():
+        ctx.say(f"{name}: {getattr(splits, name).num_rows} texts  ({splits.task.told(summary)})")
     return splits
+
+
+def _with_metrics(spec: RunSpec, task: Task) -> RunSpec:
+    """Return the spec with the task's own metrics where it names none, each of them checked."""
+    if spec.metrics is None:
+        found = (registry().find("metric", name) for name in task.default_metrics)
+        metrics = tuple(cast("Metric", cls.model_validate({})) for cls in found)
+        spec = spec.model_copy(update={"metrics": metrics})
+    for metric in spec.metrics or ():
+        if task.kind not in metric.tasks:
+            known = ((r.name, cast("type[Metric]", r.cls)) for r in registry().all("metric"))
+            near = [name for name, cls in known if task.kind in cls.tasks]
+            raise SpecError(
+                f"metrics: `{metric.type}` is for {' and '.join(metric.tasks)}, and the task is "
+                f"{task.kind}; choose from: {', '.join(near)}"
+            )
+        metric.make(task)  # refuses label names that do not exist, before training
+    return spec
 
 
 def _best_rule(spec: RunSpec, splits: Splits) -> tuple[str, bool] | None:
@@ -178,9 +210,24 @@ def _best_rule(spec: RunSpec, splits: Splits) -> tuple[str, bool] | None:
         return None
     if options.best == "loss":
         return "loss", False
-    by_key = {metric.key: metric for metric in spec.metrics}
-    metric = spec.metrics[0] if options.best == "auto" else by_key[options.best]
-    return metric.key, metric.greater_is_better
+    metrics = spec.metrics or ()
+    for metric in metrics:
+        if options.best in ("auto", metric.key):
+            return metric.key, metric.greater_is_better
+    known = ["loss", *(metric.key for metric in metrics)]
+    raise SpecError(
+        f"trainer.best: found `{options.best}`; expected `auto` or one of: {', '.join(known)}."
+        f"{suggest(str(options.best), known)}"
+    )
+
+
+def _over_windows(inner: nn.Module, policy: LongText, task: Task) -> nn.Module:
+    """Return a head's module as it reads texts: window by window where the policy says so."""
+    if policy.keep != "windows":
+        return inner
+    from bertkit.heads.windows import Windowed
+
+    return Windowed(inner, policy.pool or "mean", task.num_labels)
 
 
 def _describe_model(model: nn.Module, spec: RunSpec, ctx: Context) -> Context:
@@ -200,12 +247,15 @@ def _describe_model(model: nn.Module, spec: RunSpec, ctx: Context) -> Context:
     return ctx.with_(precision=precision)
 
 
-def _describe_plan(spec: RunSpec, train: Encoded, ctx: Context) -> None:
+def _describe_plan(trainer: Trainer, train: Encoded, ctx: Context) -> None:
     from bertkit.trainers.training import Plan
 
-    plan = Plan(spec.trainer, train, spec.seed)
+    plan = Plan(trainer, train, ctx.seed)
     # asked here, so that a train split too small for the options is refused before training
-    ctx.say(f"plan: {plan.steps_per_epoch} optimizer steps an epoch, {plan.steps} in all")
+    ctx.say(
+        f"plan: {plan.steps_per_epoch} optimizer steps an epoch, {plan.steps} in all "
+        f"({plan.steps / plan.steps_per_epoch:.3g} epochs)"
+    )
 
 
 def _dry_pass(model: nn.Module, train: Encoded, task: Task, ctx: Context) -> None:
@@ -234,40 +284,45 @@ def _dry_pass(model: nn.Module, train: Encoded, task: Task, ctx: Context) -> Non
 
 
 def _training_context(
-    spec: RunSpec,
-    ctx: Context,
-    splits: Splits,
-    session: Session,
-    best: tuple[str, bool] | None,
-    resume: bool,
+    spec: RunSpec, ctx: Context, splits: Splits, session: Session, **more: Any
 ) -> TrainingContext:
     facts = {f"data.{name}": value for name, value in splits.fingerprints.items()}
     facts |= {"torch": metadata.version("torch"), "precision": ctx.precision}
     store = CheckpointStore(session.run_dir / "checkpoints", facts, keep=spec.trainer.keep)
     return TrainingContext(
-        **vars(ctx), task=splits.task, metrics=spec.metrics, store=store, best=best,
-        resume=resume,
-    )  # fmt: skip
+        **vars(ctx), task=splits.task, metrics=spec.metrics or (), store=store, **more
+    )
+
+
+def _rates(head: Head, inner: nn.Module, model: nn.Module) -> dict[str, float]:
+    """Return the head's learning-rate factors by the names that the trained model has."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    parameters = dict(inner.named_parameters())
+    return {names[parameters[name]]: factor for name, factor in head.rates(inner).items()}
 
 
 def _evaluate(
     model: nn.Module, encoded: Mapping[str, Encoded], splits: Splits, spec: RunSpec, ctx: Context
-) -> dict[str, Scores]:
+) -> tuple[Task, dict[str, Scores]]:
+    """Score validation and test; return also the task as it decides from now on."""
     from bertkit.scoring import compute_scores, predict_logits
 
     model.to(ctx.device)
-    results = {}
+    task, results = splits.task, {}
     for name in ("validation", "test"):
         if name not in encoded:
             continue
         started = time.perf_counter()
+        targets = encoded[name].labels
         logits = predict_logits(
             model, encoded[name], batch_size=ctx.eval_batch_size, device=ctx.device,
             precision=ctx.precision, progress=ctx.progress, title=f"evaluate {name}",
         )  # fmt: skip
-        scores = compute_scores(
-            logits, encoded[name].labels, splits.task, spec.metrics, report=True
-        )
+        if name == "validation":
+            task = _decided(task, spec, ctx, task.scores(logits.numpy()), task.truth(targets))
+        elif "validation" not in encoded:
+            task = _decided(task, spec, ctx)
+        scores = compute_scores(logits, targets, task, spec.metrics or (), report=True)
         seconds = time.perf_counter() - started
         results[name] = Scores(scores.metrics, scores.report, seconds, scores.texts)
         words = "  ".join(f"{key} {value:.4f}" for key, value in scores.metrics.items())
@@ -275,31 +330,47 @@ def _evaluate(
         for key, value in scores.metrics.items():
             if math.isnan(value):
                 ctx.warn(f"{name}: {key} is not defined on these {scores.texts} texts")
-    return results
+    return task if results else _decided(task, spec, ctx), results
 
 
-def _compare(
-    model: nn.Module, exported: PreTrainedModel, tokens: Mapping[str, Tokens], ctx: Context
-) -> None:
-    """Hold the model to be saved against the one that was trained, on real texts.
+def _decided(
+    task: Task, spec: RunSpec, ctx: Context, scores: Any = None, truth: Any = None
+) -> Task:
+    """Return the task with its thresholds, and say them."""
+    decided, told = task.with_thresholds(spec.task.thresholds if spec.task else None, scores, truth)
+    for line in told:
+        ctx.say(line)
+    return decided
+
+
+def _export(
+    model: nn.Module, inner: nn.Module, spec: RunSpec, tokens: Mapping[str, Tokens], task: Task,
+    long_text: LongText, ctx: Context,
+) -> Exported:  # fmt: skip
+    """Return the plain model to be saved, held against the one that was trained, on real texts.
 
     Raises:
         ArtifactError: they disagree.
     """
-    if exported is model:
-        return
     from bertkit.scoring import predict_logits
 
     split = tokens.get("test") or tokens.get("validation") or tokens["train"]
     some = split.head(COMPARED_TEXTS)
-    size = ctx.eval_batch_size
-    wanted = predict_logits(model, some, batch_size=size, device="cpu")
-    found = predict_logits(exported.eval(), some, batch_size=size, device="cpu")
-    difference = float((wanted - found).abs().max())
+
+    def logits(module: nn.Module) -> Any:
+        return predict_logits(module, some, batch_size=ctx.eval_batch_size, device="cpu").numpy()
+
+    wanted = logits(model)
+    native = {**spec.head.native(inner), **attention_of(model)}
+    exported = Exported(spec.head.export(inner, task), native)
+    found = task.from_plain(logits(as_trained(exported, spec.head, task, long_text)))
+    difference = float(abs(wanted - found).max())
     ctx.note("export_difference", difference)
     ctx.say(f"saved model against trained head: logits differ by {difference:.1e} at most")
-    if not difference <= AGREEMENT * max(1.0, float(wanted.abs().max())):
+    if not difference <= AGREEMENT * max(1.0, float(abs(wanted).max())):
         raise ArtifactError(
             f"the model cannot be saved as a plain transformers model: on {len(some)} texts its "
-            f"logits differ by {difference:.1e} from what was trained; choose another head.pooling"
+            f"logits differ by {difference:.1e} from what was trained; choose another head, or "
+            "another pooling of it"
         )
+    return exported

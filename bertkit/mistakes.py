@@ -150,7 +150,8 @@ def _describe(place: _Place, item: Any) -> tuple[str, str, str]:
         numbers = {key: f"{n:.15g}" for key, n in context.items() if isinstance(n, (int, float))}
         expected = EXPECTED[kind].format(**words, **numbers)
         if kind == "literal_error" and isinstance(value, str):
-            end = f".{suggest(value, choices)}".rstrip(".") + end
+            near = suggest(value, choices)
+            end = f".{near}{end.removeprefix('.')}" if near else end
     elif message.startswith("Input should be "):
         expected = message.removeprefix("Input should be ")
     else:

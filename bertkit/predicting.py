@@ -7,7 +7,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -19,44 +20,51 @@ from bertkit.errors import ArtifactError, DataError, SpecError
 from bertkit.records import Context, Scores, to_json
 
 if TYPE_CHECKING:
-    from bertkit.artifact import Classifier, Prediction
+    from bertkit.artifact import Classifier
+    from bertkit.tasks import Prediction, Task
     from bertkit.text.long_text import Keep
 
-Write = Callable[[str, "Prediction"], None]
+TEXT_COLUMNS = ("text", "text_pair")
+Text = str | tuple[str, ...]
+"""A text, or a pair."""
+Write = Callable[[Text, "Prediction"], None]
 
 
-def read_texts(file: Path | None, column: str) -> Iterator[str]:
-    """Yield the texts of a file, or the lines of standard input.
+def read_texts(file: Path | None, columns: Sequence[str]) -> Iterator[Text]:
+    """Yield the texts of a file, or the lines of standard input; pairs where two columns are read.
 
     Args:
-        file: a table with that column, a .txt file of lines, or None for standard input.
-        column: of the texts.
+        file: a table with those columns, a .txt file of lines, or None for standard input. In
+            lines a tab stands between the texts of a pair.
+        columns: of the text, or of the two texts of a pair.
 
     Raises:
         DataError: the file cannot be read, or has no such column.
     """
+    pairs = len(columns) > 1
     if file is None:
-        yield from _lines(sys.stdin.buffer, "standard input")
+        yield from _lines(sys.stdin.buffer, "standard input", pairs)
         return
     if file.suffix.lower() == ".txt":
         try:
             with file.open("rb") as lines:
-                yield from _lines(lines, f"--file: {file}")
+                yield from _lines(lines, f"--file: {file}", pairs)
         except FileNotFoundError:
             raise DataError(f"--file: there is no file {file}") from None
         except OSError as error:
             raise DataError(f"--file: {file} cannot be read ({error.strerror})") from None
         return
-    table = read_table(file, plain({"text": column}), field="--file")
-    check_columns(table.column_names, {"--text": column}, str(file))
-    for number, value in enumerate(table.column(column), 1):
-        text = value.as_py()
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{file}, row {number}: expected a text, found {text!r}")
-        yield text
+    table = read_table(file, plain({"text": list(columns) if pairs else columns[0]}), "--file")
+    check_columns(table.column_names, dict.fromkeys(columns, "--text"), str(file))
+    for number, cells in enumerate(zip(*map(table.column, columns), strict=True), 1):
+        texts = tuple(cell.as_py() for cell in cells)
+        for text in texts:
+            if not isinstance(text, str) or not text.strip():
+                raise DataError(f"{file}, row {number}: expected a text, found {text!r}")
+        yield texts if pairs else texts[0]
 
 
-def _lines(source: Iterable[bytes], where: str) -> Iterator[str]:
+def _lines(source: Iterable[bytes], where: str, pairs: bool) -> Iterator[Text]:
     for number, line in enumerate(source, 1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
@@ -64,8 +72,15 @@ def _lines(source: Iterable[bytes], where: str) -> Iterator[str]:
             raise DataError(
                 f"{where}, line {number}: not UTF-8 text; convert it to UTF-8"
             ) from None
-        if text.strip():
-            yield text
+        if not text.strip():
+            continue
+        parts = tuple(text.split("\t"))
+        if pairs and (len(parts) != 2 or not all(part.strip() for part in parts)):
+            raise DataError(
+                f"{where}, line {number}: found {len(parts)} texts; expected the two texts of a "
+                "pair with a tab between them"
+            )
+        yield parts if pairs else text
 
 
 def check_out(path: Path, endings: tuple[str, ...]) -> None:
@@ -95,6 +110,8 @@ class Sink:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self.task: Task | None = None
+        """Of the model; set before the first prediction is written."""
         self.file: IO[str] | None = None
         if path is None:
             return
@@ -130,22 +147,28 @@ class Sink:
         if isinstance(error, OSError):
             raise _cannot_write(self.path, error) from None
 
-    def _print(self, text: str, found: Prediction) -> None:
+    def _print(self, text: Text, found: Prediction) -> None:
         from bertkit.console import printable
 
-        shown = " ".join(printable(text).split())
-        sys.stdout.write(f"{printable(found.label)}\t{found.score:.4f}\t{shown}\n")
+        shown = "\t".join(" ".join(printable(part).split()) for part in _parts(text))
+        sys.stdout.write(f"{printable(self._answer(found))}\t{found.score:.4f}\t{shown}\n")
 
-    def _json(self, text: str, found: Prediction) -> None:
+    def _answer(self, found: Prediction) -> str:
+        assert self.task is not None
+        return self.task.answer(found)
+
+    def _json(self, text: Text, found: Prediction) -> None:
         assert self.file is not None
-        row = {"text": text, "label": found.label, "score": found.score, "scores": found.scores}
+        row = {**dict(zip(TEXT_COLUMNS, _parts(text), strict=False)), **asdict(found)}
         self.file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    def _row(self, text: str, found: Prediction) -> None:
+    def _row(self, text: Text, found: Prediction) -> None:
+        parts = _parts(text)
         if not self.header:
             self.header = True
-            self._line(["text", "label", "score", *(f"score:{name}" for name in found.scores)])
-        cells = [_cell(text), _cell(found.label), f"{found.score:.6f}"]
+            names = [*TEXT_COLUMNS[: len(parts)], "label", "score"]
+            self._line(names + [_cell(f"score:{name}") for name in found.scores])
+        cells = [*map(_cell, parts), _cell(self._answer(found)), f"{found.score:.6f}"]
         self._line(cells + [f"{score:.6f}" for score in found.scores.values()])
 
     def _line(self, cells: list[str]) -> None:
@@ -154,6 +177,10 @@ class Sink:
         # the end of a line decides what gets quotes: a text with either character must
         csv.writer(line, delimiter=self.delimiter, lineterminator="\r\n").writerow(cells)
         self.file.write(line.getvalue().removesuffix("\r\n") + "\n")
+
+
+def _parts(text: Text) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else text
 
 
 def _cannot_write(path: Path, error: OSError) -> ArtifactError:
@@ -165,15 +192,38 @@ def _cell(text: str) -> str:
     return f"'{text}" if text[:1] in "=+-@\t\r\n＝＋－＠" else text
 
 
+def text_columns(classifier: Classifier, named: Sequence[str] | None) -> list[str]:
+    """Return the columns of the text, or of a pair: those named, or as in training.
+
+    Raises:
+        SpecError: one is named where the model reads two, or the other way round.
+    """
+    trained = classifier.settings.get("columns", {}).get("text", "text")
+    known = trained if isinstance(trained, list) else [trained]
+    if not named:
+        return list(known)
+    if len(named) > 2 or (classifier.pairs is not None and len(named) != len(known)):
+        reads = "pairs: give --text twice" if len(known) > 1 else "single texts: give --text once"
+        raise SpecError(f"--text: found {len(named)} columns; the model reads {reads}")
+    return list(named)
+
+
 def evaluate_file(
     classifier: Classifier,
     data: Path,
     *,
-    text: str | None = None,
-    label: str | None = None,
+    text: Sequence[str] | None = None,
+    label: Sequence[str] | None = None,
     keep: Keep | None = None,
 ) -> tuple[Scores, list[tuple[str, str, str]]]:
     """Score a classifier on a file of labelled texts, with the metrics of its training.
+
+    Args:
+        classifier: from `bertkit.load`.
+        data: a table.
+        text: column of the text, or the two of a pair; as in training by default.
+        label: column or columns of the label; as in training by default.
+        keep: what to keep of long texts, in place of what the model was saved with.
 
     Returns:
         The scores; and for each row its text, its label and the predicted label.
@@ -181,7 +231,6 @@ def evaluate_file(
     Raises:
         DataError: the file cannot be read, or has labels that the model does not know.
     """
-    import numpy as np
     import torch
     from datasets import Dataset
 
@@ -190,34 +239,41 @@ def evaluate_file(
     from bertkit.metrics.base import Metric
     from bertkit.scoring import compute_scores
 
-    settings = classifier.settings
-    columns = {"text": text, "label": label}
-    for role, column in columns.items():
-        columns[role] = column or settings.get("columns", {}).get(role, role)
+    settings, task = classifier.settings, classifier.task
+    texts = text_columns(classifier, text)
+    columns = {**settings.get("columns", {"label": "label"}), "text": _short(texts)}
+    if label:
+        columns["label"] = _short(list(label))
+    names = settings.get("label_values") or {name: name for name in classifier.labels}
+    options = {"train": str(data), "labels": names, **columns}
+    source = Memory.model_validate(options)
     table = read_table(data, plain(columns), field="data")
-    check_columns(table.column_names, {f"--{k}": str(v) for k, v in columns.items()}, str(data))
+    named = {column: place.replace("dataset.", "--")
+             for column, place in source.columns_by_option().items()}  # fmt: skip
+    check_columns(table.column_names, named, str(data))
     if not table.num_rows:
         raise DataError(f"{data}: no rows; expected labelled texts")
-    names = settings.get("label_values") or {name: name for name in classifier.labels}
-    source = Memory.model_validate(
-        {"data": {str(data): Dataset(table)}, "train": str(data), "labels": names, **columns}
-    )
-    rows = labelled_rows(source, names, Context())
-    saved = settings.get("metrics", [{"type": "accuracy"}, {"type": "f1"}])
+    source = Memory.model_validate({**options, "data": {str(data): Dataset(table)}})
+    rows = labelled_rows(source, task, names, Context())
+    saved = settings.get("metrics", [{"type": name} for name in task.default_metrics])
     metrics = [
         cast("Metric", saved_component(settings, f"metrics.{i}", "metric", options))
         for i, options in enumerate(saved)
     ]
-    tokens = classifier.tokens(rows["text"][:], keep=keep)
-    logits = torch.from_numpy(classifier.logits_of(tokens))
-    labels = np.asarray(rows["label"][:], dtype=np.int64)
-    task = classifier.task
-    predicted = task.decide(task.scores(logits.numpy()))
+    given = [rows[name][:] for name in TEXT_COLUMNS if name in rows.column_names]
+    read = list(zip(*given, strict=True)) if len(given) > 1 else given[0]
+    targets = task.targets(rows["label"][:])
+    logits = classifier.logits_of(classifier.tokens(read, targets=targets, keep=keep))
+    truth, decided = task.truth(targets), task.decide(task.scores(logits))
     shown = [
-        (text, task.labels[label], task.labels[found])
-        for text, label, found in zip(rows["text"][:], labels, predicted, strict=True)
+        (" / ".join(parts), task.shown(right), task.shown(found))
+        for *parts, right, found in zip(*given, truth, decided, strict=True)
     ]
-    return compute_scores(logits, labels, task, metrics, report=True), shown
+    return compute_scores(torch.from_numpy(logits), targets, task, metrics, report=True), shown
+
+
+def _short(columns: list[str]) -> str | list[str]:
+    return columns if len(columns) > 1 else columns[0]
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -268,6 +324,7 @@ def describe(folder: Path) -> Iterable[tuple[str, str]]:
         kind, classes = config.get("model_type"), config.get("architectures") or []
         labels = settings["task"]["labels"] if settings else config.get("id2label", {}).values()
         yield "model", ", ".join(map(str, [kind, *classes]))
+        yield "task", str(settings["task"]["kind"] if settings else config.get("problem_type"))
         yield "labels", ", ".join(map(str, labels))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ArtifactError(f"{model / 'config.json'}: cannot be read ({error})") from None
@@ -316,7 +373,6 @@ def first_spec(data: Path, spec: Path, encoder: str) -> str:
         "encoder": encoder,
         "dataset": dataset,
         "head": {"type": "linear"},
-        "metrics": ["accuracy", "f1"],
         "output": f"runs/{spec.stem}",
     }
     return comment + yaml12.write(body)

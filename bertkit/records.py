@@ -25,7 +25,10 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Splits:
-    """The labelled texts: columns `text` (string) and `label` (int64 label id)."""
+    """The labelled texts: columns `text`, for pairs also `text_pair` (strings), and `label`.
+
+    A label is an id, a list of ids, or a list of numbers, as the task has it.
+    """
 
     task: Task
     train: datasets.Dataset
@@ -33,8 +36,9 @@ class Splits:
     test: datasets.Dataset | None
     fingerprints: Mapping[str, str]
     """sha256 over texts and labels, per split."""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """What the user's own data called them: `{"text": "review", "label": "stars"}`."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """What the user's own data called them: `{"text": "review", "label": "stars"}`; lists of names
+    where there are several, and the `separator` of joined labels."""
     label_values: Mapping[str, str] = field(default_factory=dict)
     """What stood in the label column, and the name it got: `{"0": "bad", "1": "good"}`."""
 
@@ -43,15 +47,10 @@ class Splits:
         pairs = ((name, getattr(self, name)) for name in SPLITS)
         return [(name, split) for name, split in pairs if split is not None]
 
-    def summary(self) -> dict[str, dict[str, int]]:
-        """Count the texts of each label in each split."""
-        import numpy as np
-
-        counts = {}
-        for name, split in self.items():
-            bins = np.bincount(np.asarray(split["label"][:]), minlength=self.task.num_labels)
-            counts[name] = dict(zip(self.task.labels, map(int, bins), strict=True))
-        return counts
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Count the texts of each label in each split, or describe the targets."""
+        task = self.task
+        return {name: task.summary(task.targets(split["label"][:])) for name, split in self.items()}
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from bertkit.registry import registry
 from bertkit.spec import RunSpec
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from bertkit.artifact import Exported
+    from bertkit.tasks import Task
     from bertkit.text.encoded import Tokens
+    from bertkit.text.long_text import LongText
 
 MARK = "# bertkit run; replay it with: bertkit run spec.yaml --set output=ELSEWHERE\n"
 PROBE = ".writable"
@@ -116,8 +117,8 @@ class Session:
             ) from error
 
     def save(
-        self, spec: RunSpec, exported: Any, tokenizer: Any, model: nn.Module, splits: Splits,
-        long_text: Any, scores: Mapping[str, Scores],
+        self, spec: RunSpec, exported: Exported, tokenizer: Any, splits: Splits, task: Task,
+        long_text: LongText, scores: Mapping[str, Scores],
     ) -> None:  # fmt: skip
         """Save the exported model with its card and settings."""
         from bertkit.artifact import model_card, save_model
@@ -128,16 +129,16 @@ class Session:
         numbers = {name: _plain(score.metrics) for name, score in scores.items()}
         save_model(
             self.model_dir, exported, tokenizer,
-            task=splits.task,
+            task=task,
             long_text=long_text,
             card=model_card(
-                self.run_dir.name, splits.task, long_text, head, Path(encoder).name, numbers
+                self.run_dir.name, task, long_text, head, Path(encoder).name, numbers,
+                pairs=len(spec.dataset.text_columns) > 1,
             ),
-            native=spec.head.native(model),
             settings={
                 "bertkit": __version__,
                 "head": head,
-                "metrics": [metric.model_dump(mode="json") for metric in spec.metrics],
+                "metrics": [metric.model_dump(mode="json") for metric in spec.metrics or ()],
                 "columns": dict(splits.columns),
                 "label_values": dict(splits.label_values),
                 "plugins": {
@@ -153,6 +154,7 @@ class Session:
         self,
         spec: RunSpec,
         splits: Splits,
+        task: Task,
         tokens: Mapping[str, Tokens],
         fitted: Fitted,
         scores: Mapping[str, Scores],
@@ -205,7 +207,7 @@ class Session:
             data=data,
             training=training,
             provenance=provenance,
-            task={"kind": splits.task.kind, "labels": list(splits.task.labels)},
+            task=task.settings(),
         )
         self.write("result.json", result.to_json())
         peak = training["peak_memory_bytes"] / 2**30

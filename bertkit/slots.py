@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -139,10 +139,14 @@ def _is_table(value: Any) -> bool:
 
 def slot_of(field: Any) -> Slot | None:
     """Return the slot of a field, or None where it is a plain one."""
-    found = [item for item in field.metadata if isinstance(item, Slot)]
-    for argument in get_args(field.annotation):
-        found += [item for item in getattr(argument, "__metadata__", ()) if isinstance(item, Slot)]
-    return found[0] if found else None
+    return next((item for item in _metadata(field) if isinstance(item, Slot)), None)
+
+
+def _metadata(field: Any) -> Iterator[Any]:
+    yield from getattr(field, "metadata", ())
+    for argument in get_args(getattr(field, "annotation", field)):
+        yield from getattr(argument, "__metadata__", ())
+        yield from _metadata(argument)
 
 
 def show(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -20,6 +20,7 @@ from bertkit.heads.base import Head
 from bertkit.metrics.base import Metric
 from bertkit.mistakes import explain
 from bertkit.slots import Inlined, Slot, show, slot_of
+from bertkit.tasks import TaskField
 from bertkit.text.long_text import LongText
 from bertkit.trainers.base import Trainer
 
@@ -43,10 +44,10 @@ class RunSpec(Options):
     dataset: Annotated[DatasetLoader, Slot("dataset", "files", "train")] = Field(
         description="Where the labelled texts come from."
     )
-    task: Literal["single_label"] | None = Field(
+    task: TaskField = Field(
         None,
-        description="What is predicted. Inferred from the labels; say `single_label` to take "
-        "labels that are numbers with a fraction as classes.",
+        description="What is predicted: one label a text (`single_label`), any number of them "
+        "(`multi_label`) or numbers (`regression`). Inferred from the labels by default.",
     )
     long_text: LongText = Field(
         LongText(), description="What happens to texts longer than the encoder reads."
@@ -59,10 +60,12 @@ class RunSpec(Options):
         default={"type": "loop"},  # type: ignore[assignment]
         description="How the weights are fitted.",
     )
-    metrics: tuple[Annotated[Metric, Slot("metric", None)], ...] = Field(
-        default=("accuracy", "f1"),  # type: ignore[arg-type]
+    metrics: tuple[Annotated[Metric, Slot("metric", None)], ...] | None = Field(
+        None,
         min_length=1,
-        description="Scores to compute; the first one decides on the best model by default.",
+        description="Scores to compute; the first one decides on the best model by default. "
+        "Where none are named: accuracy and f1; for `multi_label` average_precision and f1; for "
+        "`regression` mae, pearson and r2.",
     )
     compute: Compute = Field(Compute(), description="Which device and how much of it.")
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of everything random in the run.")
@@ -78,6 +81,8 @@ class RunSpec(Options):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> RunSpec:
+        if self.metrics is None:
+            return self
         keys = [metric.key for metric in self.metrics]
         twice = sorted({key for key in keys if keys.count(key) > 1} | ({"loss"} & set(keys)))
         if twice:
@@ -149,7 +154,7 @@ class RunSpec(Options):
         named: dict[str, Component] = {
             kind: getattr(self, kind) for kind in ("encoder", "dataset", "head", "trainer")
         }
-        return named | {f"metrics.{i}": metric for i, metric in enumerate(self.metrics)}
+        return named | {f"metrics.{i}": metric for i, metric in enumerate(self.metrics or ())}
 
     def to_yaml(self) -> str:
         """Return the spec as YAML, every field spelled out."""
@@ -179,7 +184,7 @@ def _override(data: dict[str, Any], text: str) -> dict[str, Any]:
         return {**data, keys[0]: parsed}
     start = data.get(keys[0])
     if start is None and keys[0] == "metrics":
-        start = RunSpec.model_fields["metrics"].default
+        start = []
     if slot and not isinstance(start, (list, tuple)):
         start = slot.expand(start)
     if isinstance(start, Component):

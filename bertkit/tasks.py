@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bertkit.component import Options
-from bertkit.errors import SpecError, suggest
+from bertkit.errors import DataError, SpecError, suggest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 Kind = Literal["single_label", "multi_label", "regression"]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Balance = Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]]
 """`balanced`, or a number by label name."""
@@ -101,15 +102,39 @@ class Task(ABC):
     labels: tuple[str, ...]
 
     kind: ClassVar[Kind]
-    problem_type: ClassVar[str]
+    problem_type: ClassVar[ProblemType]
     """What transformers calls it, in a model's config."""
+    noun: ClassVar[str] = "Labels"
+    """What `labels` names, for a heading."""
+    advice: ClassVar[str] = ""
+    """What a user of the plain model has to know, in Markdown."""
     default_metrics: ClassVar[tuple[str, ...]]
     """Where the spec names none; the first one decides on the best model."""
+    has_labels: ClassVar[bool] = True
+    """Whether there are labels, which options may be for."""
 
     @property
     def num_labels(self) -> int:
         """Number of logits, one a label or target."""
         return len(self.labels)
+
+    @property
+    def about(self) -> str:
+        """What the model gives, in words."""
+        return f"one of {self.num_labels} labels each"
+
+    @property
+    def one_answer(self) -> bool:
+        """Whether the highest score of a text is the whole answer."""
+        return True
+
+    def answer(self, found: Prediction) -> str:
+        """Return what a prediction says in one cell."""
+        return found.label or NO_LABEL
+
+    def remarks(self) -> list[str]:
+        """Return what is to be said of each label beside its name."""
+        return [""] * self.num_labels
 
     @abstractmethod
     def targets(self, column: Sequence[Any]) -> Array:
@@ -155,6 +180,18 @@ class Task(ABC):
     def summary(self, targets: Array) -> dict[str, Any]:
         """Count texts by label, or describe each target."""
 
+    @abstractmethod
+    def check(self, column: Sequence[Any]) -> None:
+        """Refuse a train split that teaches nothing.
+
+        Raises:
+            DataError: every text has the same label or value.
+        """
+
+    def fitted(self, column: Sequence[Any]) -> Self:
+        """Return the task with what it takes from the train split's column `label`."""
+        return self
+
     def told(self, summary: Mapping[str, Any]) -> str:
         """Return a summary in one line."""
         shown = [f"{name} {value}" for name, value in list(summary.items())[:12]]
@@ -181,9 +218,11 @@ class Task(ABC):
         """Return how often to draw each row, relative to the others, float64 (n,)."""
         raise SpecError(f"{place}: is for labels, and the task is {self.kind}; take it out")
 
-    def with_thresholds(self, asked: Any, scores: Array | None, truth: Array | None) -> Self:
-        """Return the task as it decides from now on; the same where nothing is to be chosen."""
-        return self
+    def with_thresholds(
+        self, asked: Any, scores: Array | None, truth: Array | None
+    ) -> tuple[Self, list[str]]:
+        """Return the task as it decides from now on, and lines that tell of it."""
+        return self, []
 
     def plain_scale(self) -> tuple[Array, Array] | None:
         """Return factor and shift that turn logits into what the saved model is to say."""
@@ -212,7 +251,7 @@ class SingleLabel(Task):
     """One label a text. Targets: label ids, int64 (n,)."""
 
     kind: ClassVar[Kind] = "single_label"
-    problem_type: ClassVar[str] = "single_label_classification"
+    problem_type: ClassVar[ProblemType] = "single_label_classification"
     default_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1")
 
     def targets(self, column: Sequence[Any]) -> Array:
@@ -274,6 +313,15 @@ class SingleLabel(Task):
         """Group rows by label."""
         return self.targets(column)
 
+    def check(self, column: Sequence[Any]) -> None:
+        """Refuse a train split in which one label occurs."""
+        used = sorted(set(column))
+        if len(used) < 2:
+            raise DataError(
+                f"train: every one of its {len(column)} texts has the label "
+                f"`{self.labels[used[0]]}`; at least two labels are needed"
+            )
+
     def summary(self, targets: Array) -> dict[str, Any]:
         """Count texts by label."""
         import numpy as np
@@ -316,12 +364,35 @@ class SingleLabel(Task):
 class MultiLabel(Task):
     """Any number of labels a text. Targets: 0 or 1 for each label, float32 (n, k)."""
 
+    advice: ClassVar[str] = (
+        "Plain transformers gives the probability of every label (`top_k=None`, sigmoid); a label "
+        "is given from its threshold on. `bertkit.load` applies the thresholds."
+    )
+
     thresholds: tuple[float, ...] = ()
     """Probability from which on each label is given; 0.5 where empty."""
 
     kind: ClassVar[Kind] = "multi_label"
-    problem_type: ClassVar[str] = "multi_label_classification"
+    problem_type: ClassVar[ProblemType] = "multi_label_classification"
     default_metrics: ClassVar[tuple[str, ...]] = ("average_precision", "f1")
+
+    @property
+    def about(self) -> str:
+        """What the model gives, in words."""
+        return f"any number of {self.num_labels} labels each"
+
+    @property
+    def one_answer(self) -> bool:
+        """A text may have several labels."""
+        return False
+
+    def answer(self, found: Prediction) -> str:
+        """Return the labels given, with a bar between them."""
+        return "|".join(found.labels) or NO_LABEL
+
+    def remarks(self) -> list[str]:
+        """Return the thresholds."""
+        return [f" (from {limit:.3f} on)" for limit in self._thresholds]
 
     def targets(self, column: Sequence[Any]) -> Array:
         """Return 0 or 1 for each label, float32 (n, k), from lists of label ids."""
@@ -398,6 +469,13 @@ class MultiLabel(Task):
         groups = [min(ids, key=lambda i: counts[i]) if ids else self.num_labels for ids in column]
         return np.asarray(groups, dtype=np.int64)
 
+    def check(self, column: Sequence[Any]) -> None:
+        """Refuse a train split in which no text has a label."""
+        if not any(column):
+            raise DataError(
+                f"train: none of its {len(column)} texts has a label; texts with labels are needed"
+            )
+
     def summary(self, targets: Array) -> dict[str, Any]:
         """Count texts by label, and those without one."""
         counts = dict(zip(self.labels, map(int, targets.sum(axis=0)), strict=True))
@@ -437,7 +515,9 @@ class MultiLabel(Task):
             raise SpecError(f"{place}: every train text has the weight 0; give one above 0")
         return result
 
-    def with_thresholds(self, asked: Any, scores: Array | None, truth: Array | None) -> MultiLabel:
+    def with_thresholds(
+        self, asked: Any, scores: Array | None, truth: Array | None
+    ) -> tuple[MultiLabel, list[str]]:
         """Return the task with its thresholds.
 
         Args:
@@ -450,18 +530,26 @@ class MultiLabel(Task):
         """
         place = "task.thresholds"
         if isinstance(asked, dict):
-            return replace(self, thresholds=tuple(self._by_name(asked, 0.5, place)))
-        if isinstance(asked, float):
-            return replace(self, thresholds=(asked,) * self.num_labels)
+            return replace(self, thresholds=tuple(self._by_name(asked, 0.5, place))), []
+        if isinstance(asked, (float, int)):
+            return replace(self, thresholds=(float(asked),) * self.num_labels), []
         if scores is None or truth is None:
             if asked == "validation":
                 raise SpecError(
                     f"{place}: to be chosen on the validation split, and there is none; give "
                     "dataset.validation, such as 0.1, or the thresholds themselves"
                 )
-            return self
+            return self, ["thresholds: 0.5 for every label, as there is no validation split"]
         chosen = [best_threshold(s, t) for s, t in zip(scores.T, truth.T, strict=True)]
-        return replace(self, thresholds=tuple(0.5 if one is None else one for one in chosen))
+        kept = [name for name, one in zip(self.labels, chosen, strict=True) if one is None]
+        told = [f"thresholds: chosen on validation for {len(chosen) - len(kept)} labels"]
+        if kept:
+            more = ", …" if len(kept) > 3 else ""
+            told.append(
+                f"thresholds: 0.5 for {len(kept)} labels that fewer than {MIN_POSITIVES} "
+                f"validation texts have: {', '.join(kept[:3])}{more}"
+            )
+        return replace(self, thresholds=tuple(0.5 if c is None else c for c in chosen)), told
 
     def settings(self) -> dict[str, Any]:
         """Keep the thresholds, too."""
@@ -506,14 +594,33 @@ class Regression(Task):
     The train split's mean becomes 0 and its standard deviation 1, for each target by itself.
     """
 
+    noun: ClassVar[str] = "Targets"
+
     center: tuple[float, ...] = ()
     """Mean of each target in the train split; 0 where empty."""
     spread: tuple[float, ...] = ()
     """Standard deviation of each target in the train split; 1 where empty."""
 
     kind: ClassVar[Kind] = "regression"
-    problem_type: ClassVar[str] = "regression"
+    problem_type: ClassVar[ProblemType] = "regression"
     default_metrics: ClassVar[tuple[str, ...]] = ("mae", "pearson", "r2")
+    has_labels: ClassVar[bool] = False
+
+    @property
+    def about(self) -> str:
+        """What the model gives, in words."""
+        return "one number each" if self.num_labels == 1 else f"{self.num_labels} numbers each"
+
+    @property
+    def one_answer(self) -> bool:
+        """Whether there is one target."""
+        return self.num_labels == 1
+
+    def answer(self, found: Prediction) -> str:
+        """Return the target's name; of several the values, too."""
+        if self.one_answer:
+            return self.labels[0]
+        return ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items())
 
     def _scale(self) -> tuple[Array, Array]:
         import numpy as np
@@ -569,6 +676,23 @@ class Regression(Task):
         ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
         result: Array = ranks * min(STRATA, len(ranks)) // len(ranks)
         return result
+
+    def check(self, column: Sequence[Any]) -> None:
+        """Refuse a target that has one value only."""
+        for i, name in enumerate(self.labels):
+            if len({values[i] for values in column}) < 2:
+                raise DataError(
+                    f"train: `{name}` is {column[0][i]:g} in every one of its {len(column)} texts; "
+                    "at least two different values are needed"
+                )
+
+    def fitted(self, column: Sequence[Any]) -> Regression:
+        """Return the task with the mean and the standard deviation of each target."""
+        import numpy as np
+
+        values = np.asarray(column, dtype=np.float64)
+        center, spread = values.mean(axis=0), values.std(axis=0)
+        return replace(self, center=tuple(center.tolist()), spread=tuple(spread.tolist()))
 
     def summary(self, targets: Array) -> dict[str, Any]:
         """Describe each target: mean, standard deviation, smallest and largest."""

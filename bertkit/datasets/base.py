@@ -64,8 +64,22 @@ class DatasetLoader(Component):
         "hold out for it. By default a split named `test` where there is one; else 0.2, if no "
         "validation split is given either. 0 for none.",
     )
-    text: str = Field("text", description="Column that holds the text.")
-    label: str = Field("label", description="Column that holds the label.")
+    text: str | Annotated[list[str], Field(min_length=2, max_length=2)] = Field(
+        "text",
+        description="Column that holds the text, or the two columns of a pair of texts, such as "
+        "[question, answer].",
+    )
+    label: str | Annotated[list[str], Field(min_length=1)] = Field(
+        "label",
+        description="Column that holds the label, the list of labels or the number; or several "
+        "columns: with 0 and 1 one for each label, else the targets of a regression.",
+    )
+    separator: str | None = Field(
+        None,
+        min_length=1,
+        description="What stands between the labels of a text, where one column holds several, "
+        "as in `sports|politics`.",
+    )
     labels: list[str] | dict[str, str] | None = Field(
         None,
         description="Label names in id order, or a mapping from the values found in the data to "
@@ -91,12 +105,30 @@ class DatasetLoader(Component):
     @classmethod
     def _label_names_are_distinct(cls, value: Any) -> Any:
         names = list(value.values()) if isinstance(value, dict) else value
-        if names is not None and len(names) < 2:
-            raise ValueError(f"at least two label names are expected, found {len(names)}")
+        if names is not None and not names:
+            raise ValueError("at least one label name is expected, found none")
         if isinstance(value, list) and len(set(value)) < len(value):
             twice = sorted({name for name in value if value.count(name) > 1})
             raise ValueError(f"label names must differ, found twice: {', '.join(twice)}")
         return value
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """One column, or the two of a pair."""
+        return (self.text,) if isinstance(self.text, str) else tuple(self.text)
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns that the label is read from."""
+        return (self.label,) if isinstance(self.label, str) else tuple(self.label)
+
+    def columns_by_option(self) -> dict[str, str]:
+        """Return every column that is read, and the option that names it."""
+        named: dict[str, str] = {}
+        for option, names in (("text", self.text_columns), ("label", self.label_columns)):
+            for column in names:
+                named.setdefault(column, f"dataset.{option}")
+        return named
 
     def roles(self) -> dict[str, str | float | None]:
         """Say what plays train, validation and test: a key of what `load` returns, or a share."""
@@ -109,7 +141,8 @@ class DatasetLoader(Component):
             ctx: `ctx.seed`, `ctx.offline`, `ctx.cache_dir`; never set global random state.
 
         Returns:
-            Splits by name, each with the columns that `text` and `label` name.
+            Splits by name, each with the columns that `text` and `label` name. Labels are
+            strings, numbers, `ClassLabel` ids, or lists of those.
 
         Raises:
             DataError: it cannot be read; say where, what was found, and what to do.

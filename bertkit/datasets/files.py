@@ -81,7 +81,7 @@ class Files(DatasetLoader):
         import pyarrow as pa
         from datasets import Dataset, DatasetDict
 
-        wanted = {"dataset.text": self.text, "dataset.label": self.label}
+        wanted = self.columns_by_option()
         splits = {}
         for name in ("train", "validation", "test"):
             value = getattr(self, name)
@@ -92,7 +92,7 @@ class Files(DatasetLoader):
                 ctx.say(f"reading {path}")
                 table = read_table(Path(path), self, field=f"dataset.{name}")
                 check_columns(table.column_names, wanted, path, hint=self._hint(Path(path)))
-                tables.append(table.select([*dict.fromkeys(wanted.values())]))
+                tables.append(table.select(list(wanted)))
             try:
                 table = pa.concat_tables(tables, promote_options="permissive")
             except pa.ArrowException as error:

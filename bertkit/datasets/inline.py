@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, StrictInt
+from pydantic import Field, StrictFloat, StrictInt, model_validator
 
 from bertkit.component import Options
 from bertkit.datasets.base import DatasetLoader, Fraction
@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from bertkit.records import Context
 
 
+Value = StrictInt | StrictFloat | str
+
+
 class Example(Options):
     """One labelled text."""
 
-    text: str = Field(description="The text.")
-    label: StrictInt | str = Field(description="Its label.")
+    text: str | Annotated[list[str], Field(min_length=2, max_length=2)] = Field(
+        description="The text, or a list of the two of a pair."
+    )
+    label: Value | list[Value] = Field(description="Its label or number, or a list of them.")
 
 
 class Inline(DatasetLoader):
@@ -40,6 +45,19 @@ class Inline(DatasetLoader):
     text: Literal["text"] = Field("text", description="Always `text`.")
     label: Literal["label"] = Field("label", description="Always `label`.")
 
+    @model_validator(mode="after")
+    def _examples_are_alike(self) -> Inline:
+        splits = (self.train, self.validation, self.test)
+        every = [example for split in splits if isinstance(split, list) for example in split]
+        for name in ("text", "label"):
+            listed = [isinstance(getattr(example, name), list) for example in every]
+            if any(listed) and not all(listed):
+                raise ValueError(
+                    f"`{name}` is a list in {sum(listed)} of {len(every)} examples and none in the "
+                    f"others; expected the same in all"
+                )
+        return self
+
     def roles(self) -> dict[str, str | float | None]:
         """Lists are the splits they are given as."""
         values = {name: getattr(self, name) for name in ("train", "validation", "test")}
@@ -53,6 +71,22 @@ class Inline(DatasetLoader):
         for name in ("train", "validation", "test"):
             examples = getattr(self, name)
             if isinstance(examples, list):
-                rows = [{"text": row.text, "label": str(row.label)} for row in examples]
-                splits[name] = Dataset.from_list(rows)
+                lists = (row.label for row in examples if isinstance(row.label, list))
+                floats = any(isinstance(one, float) for label in lists for one in label)
+                splits[name] = Dataset.from_list([_row(row, floats) for row in examples])
         return DatasetDict(splits)
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """One column, or two where the examples are pairs."""
+        return ("text", "text_pair") if isinstance(self.train[0].text, list) else ("text",)
+
+
+def _row(example: Example, floats: bool) -> dict[str, Any]:
+    label, texts = example.label, example.text
+    pair = dict(zip(("text", "text_pair"), texts, strict=True)) if isinstance(texts, list) else {}
+    if isinstance(label, list):
+        values: Any = [float(one) if floats else str(one) for one in label]
+    else:
+        values = str(label)  # classes may be words and numbers side by side
+    return {"text": texts, **pair, "label": values}

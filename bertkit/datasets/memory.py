@@ -42,7 +42,7 @@ class Memory(DatasetLoader):
         from datasets import DatasetDict
 
         tables = self.data if isinstance(self.data, Mapping) else {"train": self.data}
-        wanted = {"dataset.text": self.text, "dataset.label": self.label}
+        wanted = self.columns_by_option()
         return DatasetDict({str(name): _dataset(tables[name], wanted, name) for name in tables})
 
 
@@ -56,14 +56,14 @@ def _dataset(table: Any, wanted: dict[str, str], split: str) -> datasets.Dataset
         if (home, name) == ("pandas", "DataFrame"):
             columns = [str(column) for column in table.columns]
             check_columns(columns, wanted, f"the frame `{split}`")
-            needed = table.loc[:, [column in wanted.values() for column in columns]]
+            needed = table.loc[:, [column in wanted for column in columns]]
             return Dataset.from_pandas(needed, preserve_index=False)
         if home == "polars" and name in ("DataFrame", "LazyFrame"):
             return Dataset.from_polars(table)
     except (ValueError, TypeError) as error:  # pyarrow's errors are of these kinds
         raise DataError(
-            f"dataset.data: the frame `{split}` cannot be read ({error}); expected strings in "
-            f"`{wanted['dataset.text']}` and values of one type in `{wanted['dataset.label']}`"
+            f"dataset.data: the frame `{split}` cannot be read ({error}); expected values of one "
+            f"type in each of the columns {', '.join(wanted)}"
         ) from error
     raise DataError(
         f"dataset.data: found {type(table).__name__}; expected a pandas or polars frame, "
