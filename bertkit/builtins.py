@@ -55,10 +55,12 @@ def bertkit_trainers() -> list[type[Trainer]]:
 
 @hookimpl
 def bertkit_metrics() -> list[type[Metric]]:
-    """The scores of single-label classification."""
+    """The scores of classification, with one label a text or several, and of regression."""
     from bertkit.metrics import classification as c
+    from bertkit.metrics import regression as r
 
     return [
         c.Accuracy, c.Precision, c.Recall, c.F1, c.Matthews,
         c.RocAuc, c.AveragePrecision, c.LogLoss, c.CalibrationError,
+        r.MSE, r.MAE, r.Pearson, r.Spearman, r.R2,
     ]  # fmt: skip

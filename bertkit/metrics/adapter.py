@@ -18,16 +18,20 @@ if TYPE_CHECKING:
     from bertkit.metrics.base import Metric
     from bertkit.tasks import Task
 
+    Array = np.ndarray[Any, Any]
+
 
 def in_process(metric: Metric, task: Task | None) -> evaluate.Metric:
     """Return an `evaluate.Metric` that answers with `{metric.key: metric.compute(...)}`.
 
-    References are label ids (n,). Predictions are label ids (n,) where `metric.predictions` is
-    `labels`; where it is `scores`, probabilities (n, k), or (n,) for a single column. Lists,
-    arrays and CPU tensors are accepted; `metric.compute` gets int64 and float64 arrays. A number
-    that is not whole is refused as a label id, never rounded. `evaluate.combine` works; copying
-    and pickling too, except between `add` and `compute`. numpy's global random state is fixed
-    while `compute` runs, and put back.
+    References and predictions have the shapes that `Metric.compute` names for the task. Without a
+    task, references of two dimensions are those of several labels a text where `metric.tasks`
+    names `multi_label`; else they are label ids, or what the only kind in `metric.tasks` has.
+    Label scores of shape (n,) are a single column, and so are numbers of shape (n,). Lists, arrays
+    and CPU tensors are accepted; `metric.compute` gets int64 and float64 arrays. A number that is
+    not whole is refused as a label id, never rounded. `evaluate.combine` works; copying and
+    pickling too, except between `add` and `compute`. numpy's global random state is fixed while
+    `compute` runs, and put back.
 
     Args:
         metric: the component whose `compute` gives the score.
@@ -49,27 +53,49 @@ def in_process(metric: Metric, task: Task | None) -> evaluate.Metric:
     return _adapter()(metric, task)
 
 
-def _ids(values: Any, column: str) -> np.ndarray[Any, Any]:
-    """Label ids as int64 (n,), or a ValueError: evaluate itself would cut 0.7 down to 0."""
+def _array(values: Any, column: str) -> Array:
     import numpy as np
 
-    found = np.asarray(values)
-    if found.ndim != 1 or (found.size and found.dtype.kind not in "biuf"):
-        raise ValueError(f"{column}: label ids of shape (n,) expected, found shape {found.shape}")
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{column}: rows of equal length expected, found others") from None
+
+
+def _kind(metric: Metric, task: Task | None, dimensions: int) -> str:
+    """Return the kind of task that references of so many dimensions belong to."""
+    if task is not None:
+        return task.kind
+    likely = "multi_label" if dimensions == 2 else "single_label"
+    return likely if likely in metric.tasks else metric.tasks[0]
+
+
+def _checked(values: Any, column: str, kind: str, scores: bool) -> Array:
+    """Return a column as `Metric.compute` gets it, or raise a ValueError."""
+    import numpy as np
+
+    found = _array(values, column)
+    wanted, dimensions = {
+        ("single_label", False): ("label ids of shape (n,)", (1,)),
+        ("single_label", True): ("scores of shape (n, k)", (2, 1)),
+        ("multi_label", False): ("0 or 1 for each label, of shape (n, k),", (2,)),
+        ("multi_label", True): ("scores of shape (n, k)", (2,)),
+    }.get((kind, scores), ("numbers of shape (n, t)", (2, 1)))
+    if found.shape[:1] == (0,):
+        found = np.zeros((0,) * dimensions[0])
+    if found.ndim not in dimensions or found.dtype.kind not in "biuf":
+        raise ValueError(f"{column}: {wanted} expected, found shape {found.shape}")
+    if kind == "regression":
+        return (found if found.ndim == 2 else found[:, None]).astype(np.float64)
+    if scores:
+        one_column = kind == "single_label" and found.shape[1:] == (1,)
+        return (found[:, 0] if one_column else found).astype(np.float64)
+    # evaluate itself would cut 0.7 down to 0
     ids = found.astype(np.int64) if np.isfinite(found).all() else np.zeros_like(found, np.int64)
-    if (ids != found).any():
-        raise ValueError(f"{column}: label ids expected, found {found[ids != found][0]}")
+    wrong = ids != found if kind == "single_label" else (found != 0) & (found != 1)
+    if wrong.any():
+        raise ValueError(f"{column}: {wanted} expected, found {found[wrong][0]}")
     return ids
-
-
-def _scores(values: Any, column: str) -> np.ndarray[Any, Any]:
-    """Scores as float64 (n, k); (n,) becomes one column."""
-    import numpy as np
-
-    found = np.asarray(values, dtype=np.float64)
-    if found.ndim not in (1, 2):
-        raise ValueError(f"{column}: scores of shape (n, k) expected, found shape {found.shape}")
-    return found[:, None] if found.ndim == 1 else found
 
 
 @cache
@@ -89,14 +115,15 @@ def _adapter() -> Any:
 
         def _info(self) -> evaluate.MetricInfo:
             integer, real = datasets.Value("int64"), datasets.Value("float64")
+            decided = real if _kind(self.metric, self.task, 1) == "regression" else integer
             labels = self.metric.predictions == "labels"
             return evaluate.MetricInfo(
                 description=type(self.metric).__doc__ or "",
                 citation="",
                 features=datasets.Features(
-                    {
-                        "predictions": integer if labels else datasets.List(real),
-                        "references": integer,
+                    {  # rows, whatever the shape: which one it is may only show in the data
+                        "predictions": datasets.List(decided if labels else real),
+                        "references": datasets.List(decided),
                     }
                 ),
             )
@@ -109,12 +136,30 @@ def _adapter() -> Any:
                 raise TypeError(f"{self.name}: call compute() before copying or pickling")
             return in_process, (self.metric, self.task)
 
-        def _columns(self, predictions: Any, references: Any) -> dict[str, Any]:
-            column = _ids if self.metric.predictions == "labels" else _scores
-            return {
-                "predictions": column(predictions, "predictions"),
-                "references": _ids(references, "references"),
+        def _columns(self, predictions: Any, references: Any) -> dict[str, Array]:
+            """Return rows to keep, and remember what they are rows of."""
+            truth = _array(references, "references")
+            kind = _kind(self.metric, self.task, truth.ndim)
+            scores = self.metric.predictions == "scores"
+            columns = {
+                "references": _checked(truth, "references", kind, False),
+                "predictions": _checked(predictions, "predictions", kind, scores),
             }
+            widths = {name: column.shape[1:] for name, column in columns.items()}
+            if widths["references"] and widths["predictions"] != widths["references"]:
+                raise ValueError(
+                    f"predictions: rows of {widths['references'][0]} expected, as the references "
+                    f"have, found rows of {widths['predictions'][0]}"
+                )
+            if not len(self):
+                self.like = {name: column[:0] for name, column in columns.items()}
+            for name, column in columns.items():
+                if len(column) and column.shape[1:] != self.like[name].shape[1:]:
+                    raise ValueError(
+                        f"{name}: found shape {column.shape}, and rows of "
+                        f"{self.like[name].shape[1:]} before"
+                    )
+            return {n: c if c.ndim == 2 else c[:, None] for n, c in columns.items()}
 
         def add_batch(
             self, *, predictions: Any = None, references: Any = None, **kwargs: Any
@@ -128,12 +173,13 @@ def _adapter() -> Any:
             columns = self._columns([one.pop("predictions")], [one.pop("references")])
             super().add(**{name: column[0] for name, column in columns.items()}, **one)
 
+        def _kept(self, name: str, rows: Any) -> Array:
+            like = self.like[name]
+            return np.array(rows, like.dtype).reshape(len(rows), *like.shape[1:])
+
         def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
-            labels = self.metric.predictions == "labels"
-            found = np.array(predictions, dtype=np.int64 if labels else np.float64)
-            if found.ndim == 2 and found.shape[1] == 1:
-                found = found[:, 0]
-            value = self.metric.compute(np.array(references, dtype=np.int64), found, self.task)
+            truth = self._kept("references", references)
+            value = self.metric.compute(truth, self._kept("predictions", predictions), self.task)
             try:
                 return {self.metric.key: float(value)}
             except (TypeError, ValueError):

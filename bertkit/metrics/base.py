@@ -37,9 +37,11 @@ class Metric(Component):
 
     kind: ClassVar[str] = "metric"
     tasks: ClassVar[tuple[str, ...]] = ("single_label",)
-    """The task kinds that the metric is defined for."""
+    """The kinds of task that the metric is defined for: `single_label`, `multi_label`,
+    `regression`."""
     predictions: ClassVar[Literal["labels", "scores"]] = "labels"
-    """`labels`: predictions are label ids, int64 (n,). `scores`: probabilities, float64 (n, k)."""
+    """`labels`: the metric judges what is decided. `scores`: it judges probabilities. In a
+    regression both are the predicted numbers."""
     greater_is_better: ClassVar[bool] = True
 
     name: str | None = Field(
@@ -56,9 +58,17 @@ class Metric(Component):
     ) -> float:
         """Return the score.
 
+        What the arguments hold depends on the task's kind, one of those in `tasks`:
+
+        - `single_label`: references are label ids, int64 (n,); predictions are label ids, too, or
+          probabilities, float64 (n, k), column i for label id i.
+        - `multi_label`: references are 0 or 1 for each label, int64 (n, k); predictions are the
+          same, or probabilities, float64 (n, k).
+        - `regression`: both are numbers in the user's units, float64 (n, t), one column a target.
+
         Args:
-            references: label ids, int64, shape (n,).
-            predictions: label ids (n,) or probabilities (n, k), as `predictions` says.
+            references: what is true, n rows.
+            predictions: what was decided, or its probabilities, as the class's `predictions` says.
             task: the task with its label names; None outside a run.
 
         Returns:

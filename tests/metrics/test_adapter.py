@@ -17,7 +17,9 @@ from bertkit.errors import PluginError
 from bertkit.metrics import adapter, base
 from bertkit.metrics.adapter import in_process
 from bertkit.metrics.base import Metric
-from bertkit.metrics.classification import F1, Accuracy, LogLoss
+from bertkit.metrics.classification import F1, Accuracy, LogLoss, Matthews
+from bertkit.metrics.regression import MAE
+from bertkit.tasks import MultiLabel, Regression, SingleLabel
 
 HALF = {"references": [0, 1], "predictions": [0, 0]}
 
@@ -34,6 +36,18 @@ class Seen(Metric):
 
 
 class SeenScores(Seen):
+    predictions: ClassVar = "scores"
+
+
+class SeenNumbers(Seen):
+    tasks: ClassVar = ("regression",)
+
+
+class SeenByAll(Seen):
+    tasks: ClassVar = ("single_label", "multi_label", "regression")
+
+
+class SeenScoresByAll(SeenByAll):
     predictions: ClassVar = "scores"
 
 
@@ -83,7 +97,7 @@ def test_it_is_an_evaluate_metric_under_the_key_of_the_component():
 
 
 def test_label_metrics_get_int64_ids_and_the_task():
-    task = object()
+    task = SingleLabel(("a", "b", "c"))
     result = in_process(Seen(), task).compute(references=[0, 1, 2], predictions=[2, 1, 0])
     [(references, predictions, given)] = Seen.calls
     assert references.dtype == predictions.dtype == np.int64
@@ -102,6 +116,106 @@ def test_score_metrics_get_float64_of_the_shape_that_was_given(scores):
     assert references.dtype == np.int64
     assert predictions.dtype == np.float64
     assert predictions.tolist() == scores
+
+
+MANY, TWO = MultiLabel(("a", "b", "c")), Regression(("width", "height"))
+FLAGS = [[0, 1, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("task", [MANY, None], ids=["in a run", "outside"])
+@pytest.mark.parametrize(
+    ("metric", "predictions", "dtype"),
+    [
+        (SeenByAll(), [[1, 0, 1], [0, 1, 0]], np.int64),
+        (SeenScoresByAll(), [[0.1, 0.9, 1], [0, 0, 0.5]], np.float64),
+    ],
+    ids=["labels", "scores"],
+)
+def test_references_of_two_dimensions_are_several_labels_a_text(task, metric, predictions, dtype):
+    in_process(metric, task).compute(references=FLAGS, predictions=predictions)
+    [(references, found, given)] = Seen.calls
+    assert (references.dtype, found.dtype, given) == (np.int64, dtype, task)
+    assert references.tolist() == FLAGS
+    assert found.tolist() == predictions
+
+
+def test_a_single_label_of_several_keeps_its_column():
+    metric = in_process(SeenByAll(), MultiLabel(("only",)))
+    metric.add(reference=[1], prediction=[0])
+    metric.compute(references=[[0]], predictions=[[0]])
+    [(references, found, _)] = Seen.calls
+    assert (references.tolist(), found.tolist()) == ([[1], [0]], [[0], [0]])
+
+
+@pytest.mark.parametrize("metric", [SeenByAll(), SeenScoresByAll(), SeenNumbers()])
+def test_a_regression_gets_float64_numbers_a_column_for_each_target(metric):
+    values, found = [[1, 2.5], [-3, 1e-9]], [[0.1, 0.2], [7, 8]]
+    in_process(metric, TWO).compute(references=values, predictions=found)
+    [(references, predictions, task)] = Seen.calls
+    assert references.dtype == predictions.dtype == np.float64
+    assert (references.tolist(), predictions.tolist(), task) == (values, found, TWO)
+
+
+@pytest.mark.parametrize("values", [[1, 2.5], [[1], [2.5]]], ids=["(n,)", "(n, 1)"])
+def test_numbers_of_one_dimension_are_one_target(values):
+    metric = in_process(SeenNumbers(), None)
+    metric.add(reference=values[0], prediction=values[1])
+    metric.compute(references=values, predictions=values)
+    [(references, predictions, _)] = Seen.calls
+    assert references.tolist() == [[1], [1], [2.5]]
+    assert predictions.tolist() == [[2.5], [1], [2.5]]
+
+
+def test_a_metric_for_ids_and_numbers_takes_ids_until_a_task_says_otherwise():
+    with pytest.raises(ValueError, match="references: label ids"):
+        in_process(SeenByAll(), None).compute(references=[0.5], predictions=[0.5])
+    in_process(SeenByAll(), Regression(("x",))).compute(references=[0.5], predictions=[0.5])
+
+
+@pytest.mark.parametrize(
+    ("metric", "task", "references", "predictions", "message"),
+    [
+        (Accuracy(), MANY, [0, 1], [0, 1], "references: 0 or 1 for each label, of shape"),
+        (Accuracy(), None, FLAGS, [0, 1], "predictions: 0 or 1 for each label, of shape"),
+        (Accuracy(), MANY, [[0, 2, 1]], [[0, 1, 1]], "references: 0 or 1 .* found 2"),
+        (Accuracy(), None, FLAGS, [[0, 0.5, 1]] * 2, "predictions: 0 or 1 .* found 0.5"),
+        (Accuracy(), MANY, FLAGS, [[0, 1]] * 2, "predictions: rows of 3 expected.* rows of 2"),
+        (LogLoss(), MANY, FLAGS, [0.5, 0.5], r"predictions: scores of shape \(n, k\)"),
+        (LogLoss(), None, FLAGS, [["a", "b", "c"]] * 2, "predictions: scores of shape"),
+        (LogLoss(), None, [0, 1], [[0.5, 0.5], [1]], "predictions: rows of equal length"),
+        (Matthews(), None, FLAGS, FLAGS, r"references: label ids of shape \(n,\)"),
+        (MAE(), None, ["a"], [1.0], r"references: numbers of shape \(n, t\)"),
+        (MAE(), TWO, [[1, 2]], [1.0], "predictions: rows of 2 expected.* rows of 1"),
+    ],
+)
+def test_what_does_not_fit_the_task_is_refused(metric, task, references, predictions, message):
+    with pytest.raises(ValueError, match=message):
+        in_process(metric, task).compute(references=references, predictions=predictions)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"references": [[0, 1]], "predictions": [[0, 1]]},
+        {"references": [0], "predictions": [0]},
+    ],
+)
+def test_rows_of_another_shape_than_before_are_refused(later):
+    metric = in_process(Accuracy(), None)
+    metric.add_batch(references=[], predictions=[])
+    metric.add_batch(references=FLAGS, predictions=FLAGS)
+    metric.add_batch(references=[], predictions=[])
+    with pytest.raises(ValueError, match=r"references: found shape .*, and rows of \(3,\) before"):
+        metric.add_batch(**later)
+    assert metric.compute() == {"accuracy": 1.0}
+    assert metric.compute(**later) == {"accuracy": 1.0}, "a fresh start takes any shape"
+
+
+@pytest.mark.parametrize("task", [SingleLabel(("a", "b")), MANY, TWO, None])
+def test_no_example_is_no_score_whatever_the_task(task):
+    metric = in_process(MAE() if task is TWO else Accuracy(), task)
+    (value,) = metric.compute(references=[], predictions=[]).values()
+    assert np.isnan(value)
 
 
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor, lambda x: np.array(x, np.int32)])
@@ -148,10 +262,12 @@ def test_two_metrics_of_one_key_stay_apart_when_combined():
 
 
 @pytest.mark.parametrize("column", ["references", "predictions"])
-@pytest.mark.parametrize("bad", [[0.7, 1], [float("nan"), 1], ["a", "b"], [None, 1], [[0], [1]]])
+@pytest.mark.parametrize(
+    "bad", [[0.7, 1], [float("nan"), 1], ["a", "b"], [None, 1], [[0], [1]], [[0, 1], [1]]]
+)
 def test_what_is_not_a_label_id_is_refused_not_rounded(column, bad):
-    metric = in_process(Accuracy(), None)
-    with pytest.raises(ValueError, match=f"{column}: label ids"):
+    metric = in_process(Accuracy(), SingleLabel(("a", "b")))
+    with pytest.raises(ValueError, match=f"{column}: (label ids|rows of equal length)"):
         metric.add_batch(**{**HALF, column: bad})
     with pytest.raises(ValueError, match=f"{column}: label ids"):
         metric.add(**{"reference": 0, "prediction": 0, column[:-1]: bad[0]})

@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+import sklearn.metrics
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -22,7 +24,7 @@ from bertkit.metrics.classification import (
     Recall,
     RocAuc,
 )
-from bertkit.tasks import SingleLabel
+from bertkit.tasks import MultiLabel, SingleLabel
 
 ON_LABELS = [Accuracy, Precision, Recall, F1, Matthews]
 ON_SCORES = [RocAuc, AveragePrecision, LogLoss, CalibrationError]
@@ -231,6 +233,126 @@ def test_a_label_without_a_column_of_scores_is_refused():
         value(RocAuc(), [0, 2], [[0.5, 0.5]] * 2)
 
 
+# --- several labels a text ------------------------------------------------------------------
+
+# columns: true and given; the last text rightly has none, and nobody has or is given the last label
+SEVERAL = [[1, 1, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
+GIVEN = [[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+CHANCE = [
+    [0.9, 0.8, 0.1, 0],
+    [0.9, 0.3, 0.8, 0],
+    [0.4, 0.1, 0, 0],
+    [0.6, 0.2, 0, 0],
+    [0.7, 0, 0, 0],
+]
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (Accuracy(), 2 / 5),
+        (Precision(), (1 + 1 + 0) / 3),
+        (Precision(average="weighted"), (3 * 1 + 3 * 1) / 6),
+        (Precision(average="micro"), 4 / 5),
+        (Precision(average="samples"), (1 + 1 / 2 + 0 + 1 + 1) / 5),
+        (Recall(), (1 + 1 / 3 + 0) / 3),
+        (Recall(average="weighted"), (3 * 1 + 3 * 1 / 3) / 6),
+        (Recall(average="micro"), 4 / 6),
+        (Recall(average="samples"), (1 + 1 + 0 + 1 / 2 + 1) / 5),
+        (F1(), (1 + 1 / 2 + 0) / 3),
+        (F1(average="weighted"), (3 * 1 + 3 * 1 / 2) / 6),
+        (F1(average="micro"), 8 / 11),
+        (F1(average="samples"), (1 + 2 / 3 + 0 + 2 / 3 + 1) / 5),
+    ],
+    ids=lambda part: repr(part) if isinstance(part, float) else f"{part.type} {part.key}",
+)
+def test_labels_of_several_are_judged_each_or_as_a_set(metric, expected):
+    assert value(metric, SEVERAL, GIVEN) == pytest.approx(expected)
+
+
+def test_accuracy_of_several_labels_wants_the_whole_set():
+    assert value(Accuracy(), [[1, 1, 1, 0]], [[1, 1, 0, 0]]) == 0
+
+
+def test_of_several_labels_each_is_ranked_by_itself_where_some_have_it_and_some_not():
+    # label 0: texts 0, 1, 3 above 4 above 2, and 4 (0.7) above 3 (0.6); label 1: above 1, not 2
+    assert value(RocAuc(), SEVERAL, CHANCE) == pytest.approx((5 / 6 + 4 / 6) / 2)
+    precise = (1 + 1 + 3 / 4) / 3, (1 + 2 / 3 + 3 / 4) / 3
+    assert value(AveragePrecision(), SEVERAL, CHANCE) == pytest.approx(sum(precise) / 2)
+
+
+@pytest.mark.parametrize("metric", [RocAuc(), AveragePrecision()], ids=["roc", "precision"])
+def test_two_labels_of_several_are_not_each_other_s_opposite(metric):
+    truth, scores = [[1, 0], [0, 0]], [[0.9, 0.9], [0.1, 0.1]]
+    assert value(metric, truth, scores) == 1, "only the first label has both values"
+    assert math.isnan(value(metric, [[1, 0], [1, 0]], scores))
+
+
+def test_log_loss_of_several_labels_is_the_mean_binary_cross_entropy():
+    expected = -(math.log(0.8) + math.log(0.9) + math.log(0.5) + math.log(0.3)) / 4
+    assert value(LogLoss(), [[1, 0], [0, 1]], [[0.8, 0.1], [0.5, 0.3]]) == pytest.approx(expected)
+    assert value(LogLoss(), [[1]], [[0.0]]) == pytest.approx(-math.log(2**-52))
+
+
+def test_log_loss_of_several_labels_is_the_plain_loss_of_the_task():
+    task = named_several(3)
+    logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    targets = (torch.rand(7, 3, generator=torch.Generator().manual_seed(2)) < 0.4).float()
+    found = value(LogLoss(), targets.long().numpy(), task.scores(logits.numpy()))
+    assert found == pytest.approx(float(task.loss(logits, targets)) / 7, rel=1e-5)
+
+
+def test_calibration_of_several_labels_compares_each_probability_with_how_often_it_holds():
+    scores = [[0.9, 0.2], [0.9, 0.2], [0.9, 0.2], [0.9, 0.2]]
+    truth = [[1, 0], [1, 0], [1, 0], [0, 0]]
+    found = value(CalibrationError(), truth, scores)
+    assert found == pytest.approx((abs(3 / 4 - 0.9) + abs(0 - 0.2)) / 2)
+    assert value(CalibrationError(bins=1), truth, scores) == pytest.approx(abs(3 / 8 - 0.55))
+
+
+def test_matthews_is_for_one_label_a_text():
+    assert Matthews.tasks == ("single_label",)
+    assert all("multi_label" in metric.tasks for metric in EVERY if metric is not Matthews)
+
+
+def named_several(count):
+    return MultiLabel(tuple("abcd"[:count]))
+
+
+@averaged_metric
+@pytest.mark.parametrize(
+    ("average", "task", "kinds"),
+    [
+        ("samples", named("a", "b"), "multi_label tasks, and this is a single_label task"),
+        ("binary", named_several(2), "single_label tasks, and this is a multi_label task"),
+    ],
+)
+def test_an_average_for_the_other_kind_of_task_is_refused(metric, average, task, kinds):
+    several = task.kind == "multi_label"
+    found = metric(average=average, name="mine")
+    where = rf'metrics\.mine\.average: "{average}" is for {kinds}; write macro, weighted or micro'
+    with pytest.raises(SpecError, match=where):
+        found.make(task)
+    one = [[0, 1]] if several else [1]
+    with pytest.raises(SpecError, match=where):
+        found.make(None).compute(references=one, predictions=one)
+
+
+@averaged_metric
+@pytest.mark.parametrize("average", ["macro", "weighted", "micro"])
+def test_no_label_anywhere_is_nothing_to_divide_by(metric, average):
+    assert value(metric(average=average), [[0, 0]], [[0, 0]]) == 0
+
+
+def test_several_labels_may_be_a_single_one():
+    truth, guess, scores = [[1], [1], [0], [0]], [[1], [0], [1], [0]], [[0.9], [0.4], [0.6], [0.1]]
+    for average in ("macro", "weighted", "micro"):
+        assert value(F1(average=average), truth, guess) == pytest.approx(1 / 2)
+    assert value(F1(average="samples"), truth, guess) == pytest.approx(2 / 4)
+    assert value(Accuracy(), truth, guess) == pytest.approx(1 / 2)
+    assert value(RocAuc(), truth, scores) == pytest.approx(3 / 4)
+
+
 # --- what holds for every metric -----------------------------------------------------------
 
 
@@ -294,25 +416,51 @@ def judged(draw):
     )
 
 
-thorough = settings(max_examples=40, deadline=None)
+@st.composite
+def judged_several(draw):
+    """The same for several labels a text, perhaps one, perhaps none."""
+    shape = draw(st.tuples(st.integers(1, 8), st.integers(1, 4)))
+    flags = st.lists(st.integers(0, 1), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1])
+    tenths = st.lists(
+        st.integers(0, 10), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]
+    )
+    scores = np.array(draw(tenths)).reshape(shape) / 10
+    return (
+        np.array(draw(flags)).reshape(shape),
+        {"labels": np.array(draw(flags)).reshape(shape), "scores": scores},
+        named_several(shape[1]),
+    )
 
 
-@every_metric
-@given(case=judged())
+thorough = settings(max_examples=25, deadline=None)
+for_every_task = pytest.mark.parametrize(
+    ("metric", "cases"),
+    [
+        (metric, case)
+        for case in (judged, judged_several)
+        for metric in EVERY
+        if case is judged or "multi_label" in metric.tasks
+    ],
+    ids=lambda part: part.__name__,
+)
+
+
+@for_every_task
+@given(data=st.data())
 @thorough
-def test_a_value_is_in_its_range_or_nan(metric, case):
-    references, predictions, task = case
+def test_a_value_is_in_its_range_or_nan(metric, cases, data):
+    references, predictions, task = data.draw(cases())
     found = metric().compute(references, predictions[metric.predictions], task)
     low, high = RANGES.get(metric, (0, 1))
     assert type(found) is float
     assert math.isnan(found) or low - 1e-9 <= found <= high + 1e-9
 
 
-@every_metric
-@given(case=judged(), data=st.data())
+@for_every_task
+@given(data=st.data())
 @thorough
-def test_the_order_of_the_examples_does_not_matter(metric, case, data):
-    references, predictions, task = case
+def test_the_order_of_the_examples_does_not_matter(metric, cases, data):
+    references, predictions, task = data.draw(cases())
     order = np.array(data.draw(st.permutations(range(len(references)))))
     found = predictions[metric.predictions]
     there = metric().compute(references, found, task)
@@ -320,12 +468,13 @@ def test_the_order_of_the_examples_does_not_matter(metric, case, data):
     assert back == pytest.approx(there, rel=1e-9, abs=1e-12, nan_ok=True)
 
 
-@every_metric
-@given(case=judged())
+@for_every_task
+@given(data=st.data())
 @thorough
-def test_nothing_beats_the_truth(metric, case):
-    references, predictions, task = case
-    perfect = {"labels": references, "scores": np.eye(len(task.labels))[references]}
+def test_nothing_beats_the_truth(metric, cases, data):
+    references, predictions, task = data.draw(cases())
+    certain = references if references.ndim == 2 else np.eye(len(task.labels))[references]
+    perfect = {"labels": references, "scores": certain.astype(float)}
     best = metric().compute(references, perfect[metric.predictions], task)
     other = metric().compute(references, predictions[metric.predictions], task)
     assert math.isnan(best) == math.isnan(other)
@@ -344,11 +493,11 @@ def test_micro_is_accuracy_where_every_example_has_one_label(metric, case):
     assert micro == pytest.approx(accuracy)
 
 
-@every_metric
-@given(case=judged(), data=st.data())
-@settings(max_examples=15, deadline=None)
-def test_adding_in_pieces_is_computing_at_once(metric, case, data):
-    references, predictions, task = case
+@for_every_task
+@given(data=st.data())
+@settings(max_examples=8, deadline=None)
+def test_adding_in_pieces_is_computing_at_once(metric, cases, data):
+    references, predictions, task = data.draw(cases())
     found = predictions[metric.predictions]
     cut = data.draw(st.integers(0, len(references)))
     whole, pieces = metric().make(task), metric().make(task)
@@ -360,3 +509,17 @@ def test_adding_in_pieces_is_computing_at_once(metric, case, data):
     assert at_once[metric().key] == pytest.approx(
         metric().compute(references, found, task), nan_ok=True
     )
+
+
+@averaged_metric
+@pytest.mark.parametrize("average", ["weighted", "micro"])
+@given(case=judged_several())
+@thorough
+def test_averages_of_several_labels_are_those_of_scikit_learn(metric, average, case):
+    references, predictions, _ = case
+    # one more label, which nobody has: scikit-learn takes a single column for label ids
+    truth, guess = (np.pad(x, ((0, 0), (0, 1))) for x in (references, predictions["labels"]))
+    function = getattr(sklearn.metrics, metric.scikit)
+    expected = function(truth, guess, average=average, zero_division=0)
+    found = metric(average=average).compute(references, predictions["labels"], None)
+    assert found == pytest.approx(expected)
