@@ -399,7 +399,9 @@ def _infer(
     if numbers is not None and not all(n.is_integer() for n in numbers if math.isfinite(n)):
         return "regression", f"column {shown} holds numbers with a fraction"
     if numbers is None and said is None:
-        mixed = [i for i, string in enumerate(strings) if re.fullmatch(r"-?\d*\.\d+", string)]
+        mixed = [
+            i for i, string in enumerate(strings) if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", string)
+        ]
         words = [i for i, string in enumerate(strings) if _number(string) is None]
         if mixed and words:
             raise DataError(

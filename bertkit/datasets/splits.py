@@ -163,11 +163,13 @@ def _check_table(split: datasets.Dataset, loader: DatasetLoader, role: str) -> N
     """Refuse columns that are not there, or play two roles."""
     check_columns(split.column_names, loader.columns_by_option(), role)
     texts, labels = loader.text_columns, loader.label_columns
-    both = [*(set(texts) & set(labels)), *(c for c in labels if labels.count(c) > 1)]
     if len(set(texts)) < len(texts):
         raise DataError(f"dataset.text: both texts are the column `{texts[0]}`; name two columns")
-    if both:
-        raise DataError(f"dataset.label: the column `{both[0]}` is named twice; name another")
+    for column in labels:
+        if column in texts:
+            raise DataError(f"dataset.label: the same column as dataset.text, `{column}`")
+        if labels.count(column) > 1:
+            raise DataError(f"dataset.label: the column `{column}` is named twice; name each once")
 
 
 def _frame(
