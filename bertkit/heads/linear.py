@@ -185,10 +185,7 @@ class Linear(Head):
             pooler = " and the pooler" if getattr(encoder, "pooler", None) is not None else ""
             ctx.say(f"drawn anew: the highest {self.reinit_layers} of {count} layers{pooler}")
         if self.layer_decay < 1:
-            ctx.say(
-                f"learning rate: of each layer {self.layer_decay:g} of that of the layer above, "
-                f"of the embeddings {self.layer_decay**count:.3g} of the whole"
-            )
+            ctx.say(f"learning rate: of each layer {self.layer_decay:g} of the layer above")
 
 
 def classifier_like(
