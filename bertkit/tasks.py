@@ -547,7 +547,7 @@ class MultiLabel(Task):
             more = ", …" if len(kept) > 3 else ""
             told.append(
                 f"thresholds: 0.5 for {len(kept)} labels that fewer than {MIN_POSITIVES} "
-                f"validation texts have: {', '.join(kept[:3])}{more}"
+                f"validation texts have, or all: {', '.join(kept[:3])}{more}"
             )
         return replace(self, thresholds=tuple(0.5 if c is None else c for c in chosen)), told
 
@@ -582,7 +582,9 @@ def best_threshold(scores: Array, truth: Array) -> float | None:
     ranked, hits = scores[order], np.cumsum(truth[order])
     last = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))  # of texts that score alike
     f1 = 2 * hits[last] / (last + 1 + positives)
-    limits = np.append((ranked[last[:-1]] + ranked[last[:-1] + 1]) / 2, ranked[-1])
+    above, below = ranked[last[:-1]], ranked[last[:-1] + 1]
+    middle = (above + below) / 2
+    limits = np.append(np.where(middle > below, middle, above), ranked[-1])
     best = np.flatnonzero(f1 == f1.max())
     return float(limits[best[np.abs(limits[best] - 0.5).argmin()]])
 
@@ -747,19 +749,15 @@ class _Saved(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> _Saved:
         n = len(self.labels)
-        wanted = {
-            "thresholds": len(self.thresholds or self.labels) == n if self.kind == "multi_label"
-            else self.thresholds is None,
-            "center": len(self.center or self.labels) == n if self.kind == "regression"
-            else self.center is None,
-            "spread": len(self.spread or self.labels) == n if self.kind == "regression"
-            else self.spread is None,
-        }  # fmt: skip
-        wrong = [name for name, fits in wanted.items() if not fits]
-        if self.thresholds is not None and set(self.thresholds) != set(self.labels):
-            wrong.append("thresholds")
-        if wrong:
-            raise ValueError(f"{wrong[0]} does not fit {self.kind} with {n} labels")
+        if len(set(self.labels)) < n:
+            raise ValueError("labels: a name stands twice")
+        kinds = {"thresholds": "multi_label", "center": "regression", "spread": "regression"}
+        for name, kind in kinds.items():
+            values = getattr(self, name)
+            if values is not None and (self.kind != kind or len(values) != n):
+                raise ValueError(f"{name} does not fit {self.kind} with {n} labels")
+        if self.thresholds and set(self.thresholds) != set(self.labels):
+            raise ValueError("thresholds: the names are not those of the labels")
         return self
 
 
