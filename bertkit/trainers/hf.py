@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,7 +126,7 @@ class HF(Trainer):
         """Fit the model."""
         from transformers import PrinterCallback, ProgressCallback, TrainerState
 
-        plan = Plan(self, train, ctx.seed)
+        plan = Plan(self, train, ctx.seed, ctx.row_weights)
         with (
             tempfile.TemporaryDirectory(prefix="bertkit-") as folder,
             ctx.progress.bar("train", plan.steps) as bar,
@@ -227,6 +228,7 @@ def _trainer_class() -> Any:
         def __init__(self, *, plan: Plan, watch: Watch, **rest: Any) -> None:
             self.plan, self.watch = plan, watch
             super().__init__(compute_loss_func=self.task_loss, **rest)
+            self.model_accepts_loss_kwargs = False  # the loss is ours, and so is its divisor
             self.add_callback(WatchCallback(self))
             self.reset_step()
 
@@ -244,8 +246,12 @@ def _trainer_class() -> Any:
             )
             return self.accelerator.prepare(loader)
 
+        def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+            batches = list(islice(epoch_iterator, num_batches))
+            return batches, sum(len(batch["labels"]) for batch in batches)
+
         def task_loss(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-            loss = self.watch.ctx.task.loss(outputs.logits, labels)
+            loss = self.watch.ctx.loss(outputs.logits, labels)
             self.loss_sum += loss.item()
             return loss / num_items_in_batch
 

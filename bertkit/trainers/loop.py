@@ -29,7 +29,7 @@ class Loop(Trainer):
         self, model: nn.Module, train: Encoded, validation: Encoded | None, ctx: TrainingContext
     ) -> Fitted:
         """Fit the model."""
-        plan = Plan(self, train, ctx.seed)
+        plan = Plan(self, train, ctx.seed, ctx.row_weights)
         accelerator = accelerator_for(ctx)
         with ctx.progress.bar("train", plan.steps) as bar:
             watch = Watch(plan, model, validation, ctx, bar)
@@ -54,7 +54,7 @@ class Loop(Trainer):
                         tokens, padded = tokens + size, padded + padding
                         batch = {key: value.to(ctx.device) for key, value in batch.items()}
                         labels = batch.pop("labels")
-                        loss = ctx.task.loss(wrapped(**batch).logits, labels)
+                        loss = ctx.loss(wrapped(**batch).logits, labels)
                         accelerator.backward(loss / samples)
                         loss_sum += loss.item()
                     if self.clip is not None:

@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from bertkit.checkpoints import Checkpoint, random_state, restore_random_state
 from bertkit.compute import seed_everything
-from bertkit.errors import PluginError, SpecError, TrainError
+from bertkit.errors import PluginError, TrainError
 from bertkit.progress import Bar
 from bertkit.records import Fitted
 from bertkit.scoring import compute_scores, predict_logits
 from bertkit.text.encoded import Encoded, epoch_batches
-from bertkit.trainers.base import Trainer, TrainingContext
+from bertkit.trainers.base import Every, Rhythm, Trainer, TrainingContext
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
     from torch import nn
+
+    from bertkit.tasks import Array
 
 
 @dataclass(frozen=True)
@@ -36,30 +38,26 @@ class Plan:
     options: Trainer
     train: Encoded
     seed: int
+    row_weights: Array | None = None
+    """How often to draw each row; None: each comes once an epoch."""
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Return the batches of an epoch, counted from 0."""
         o = self.options
         return epoch_batches(
-            self.train.lengths, o.batch_size, self.seed, epoch, drop_last=o.drop_last
-        )
+            self.train.lengths, o.batch_size, self.seed, epoch, drop_last=o.drop_last,
+            weights=self.row_weights,
+        )  # fmt: skip
 
     @cached_property
     def batches_per_epoch(self) -> int:
         """Forward passes an epoch."""
-        rows, size = len(self.train), self.options.batch_size
-        count = rows // size if self.options.drop_last else math.ceil(rows / size)
-        if not count:
-            raise SpecError(
-                f"trainer.drop_last: {rows} texts do not fill one batch of {size}; "
-                "lower trainer.batch_size or leave drop_last out"
-            )
-        return count
+        return self.options.batches_per_epoch(len(self.train))
 
     @cached_property
     def steps_per_epoch(self) -> int:
         """Optimizer steps an epoch; the last one may accumulate fewer batches."""
-        return math.ceil(self.batches_per_epoch / self.options.accumulation)
+        return self.options.steps_per_epoch(len(self.train))
 
     @cached_property
     def steps(self) -> int:
@@ -76,6 +74,13 @@ class Plan:
         """Optimizer steps of warm-up."""
         warmup = self.options.warmup_or_default
         return math.ceil(warmup * self.steps) if warmup < 1 else int(warmup)
+
+    def due(self, rhythm: Rhythm, step: int) -> bool:
+        """Say whether it is time after optimizer step `step`; after the last one it is."""
+        if rhythm is None:
+            return False
+        every = Every(epochs=1) if rhythm == "auto" else rhythm
+        return step >= self.steps or every.due(step, self.steps_per_epoch)
 
     def step_batches(self, epoch: int) -> list[list[list[int]]]:
         """Return the batches of an epoch, grouped by optimizer step."""
@@ -209,6 +214,11 @@ class Watch:
         self._checkpoint: Checkpoint | None = None
         self._started = time.perf_counter()
         self._samples_at_start = 0
+        if plan.options.class_weights == plan.options.sampling == "balanced":
+            ctx.warn(
+                "trainer.class_weights and trainer.sampling are both `balanced`: rare labels are "
+                "made up for twice, and come out too often; one of the two is enough"
+            )
 
     def resume(self) -> None:
         """Load weights and position of the newest whole checkpoint, where a resume is wanted."""
@@ -286,16 +296,13 @@ class Watch:
         if at.step % options.log_steps == 0 or last:
             self._log()
         self.bar.advance(1, f"loss {loss_sum / samples:.4f}")
-        every = options.evaluate
         improved = False
-        if self.validation is not None and every:  # noqa: SIM102 - one question at a time
-            if last or every.due(at.step, self.plan.steps_per_epoch):
-                improved = self._evaluate()
-        stop = last or at.stopped_early
-        save = options.save
-        if improved or (save and (stop or save.due(at.step, self.plan.steps_per_epoch))):
+        if self.validation is not None and self.plan.due(options.evaluate, at.step):
+            improved = self._evaluate()
+        due = self.plan.due(options.save, at.step) or (at.stopped_early and options.save)
+        if improved or due:
             self.save()
-        return stop
+        return last or at.stopped_early
 
     def _log(self) -> None:
         at = self.at
@@ -326,10 +333,13 @@ class Watch:
         if ctx.best is None or at.step == 0:
             return False
         key, greater = ctx.best
-        value = values[key]
-        improved = better(value, at.best["value"] if at.best else None, greater)
+        value, loss = values[key], values["loss"]
+        if at.best and value == at.best["value"]:
+            improved = better(loss, at.best["loss"], greater=False)
+        else:
+            improved = better(value, at.best["value"] if at.best else None, greater)
         if improved:
-            at.best = {"metric": key, "value": value, "step": at.step}
+            at.best = {"metric": key, "value": value, "loss": loss, "step": at.step}
         stopping = options.early_stopping
         if stopping:
             if better(value, at.reference, greater, stopping.min_delta):
