@@ -30,6 +30,8 @@ class Head(Component):
     """Where the spec names no `trainer.learning_rate`."""
     epochs: ClassVar[int] = 3
     """Where the spec names no `trainer.epochs`."""
+    min_steps: ClassVar[int] = 100
+    """Optimizer steps that there are at least where the spec names no `trainer.epochs`."""
     reads_features: ClassVar[bool] = False
     """Whether `encode` replaces tokens by features, so that training does not touch the encoder."""
 
@@ -59,13 +61,30 @@ class Head(Component):
         return split
 
     def export(self, model: nn.Module, task: Task) -> PreTrainedModel:
-        """Return a plain transformers sequence-classification model with the same logits."""
+        """Return a plain transformers sequence-classification model with the same logits.
+
+        Where the task has a `plain_scale`, the logits are `factor * logits + shift` instead.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not implement export")
 
     def native(self, model: nn.Module) -> Mapping[str, Tensor]:
         """Return tensors to keep beside the plain model for further training; none by default."""
         return {}
 
-    def overlay(self, exported: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
+    def restore(
+        self, exported: PreTrainedModel, native: Mapping[str, Tensor], task: Task
+    ) -> nn.Module:
+        """Return a module with the logits of an exported model whose last layer is as trained.
+
+        Attention over windows reads what enters that layer. By default it is the exported model.
+
+        Args:
+            exported: what `export` returned, or `from_pretrained` of it.
+            native: what `native` returned.
+            task: of the model.
+        """
+        return exported
+
+    def overlay(self, exported: PreTrainedModel, weights: Mapping[str, Tensor], task: Task) -> None:
         """Put the weights of a checkpoint of this head into its exported model, in place."""
         raise NotImplementedError(f"{type(self).__name__} does not implement overlay")

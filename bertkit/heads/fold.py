@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from bertkit.errors import ModelError
 
@@ -251,31 +251,50 @@ def refold(model: PreTrainedModel, weight: Tensor, bias: Tensor, pooling: Poolin
         with torch.no_grad():
             _set(model.get_submodule(family.out), weight, bias)
         return
-    base: Any = model.base_model
-    encoder = _unfold(model, family) if pooling == "mean" and family.layers else base
+    encoder = unfold(model, pooling)
     model.load_state_dict(fold(encoder, weight, bias, pooling, id2label).state_dict())
 
 
-def _unfold(model: PreTrainedModel, family: _Family) -> PreTrainedModel:
-    """Return the encoder under a folded mean: undo the scaling, leave out the appended layer."""
+def unfold(model: PreTrainedModel, pooling: Pooling) -> PreTrainedModel:
+    """Return an encoder with the features of the one that `fold` was given.
+
+    Args:
+        model: what `fold` returned, or `from_pretrained` of it; it is not changed.
+        pooling: that the model was folded with.
+
+    Returns:
+        What `AutoModel` returns, in eval mode, on the model's device; where nothing is to be
+        undone, the model's own `base_model`.
+    """
     import torch
     from transformers import AutoModel
 
-    config = type(model.config).from_dict(model.config.to_dict())
-    config.num_hidden_layers -= 1
-    appended = f"{family.layers}.{config.num_hidden_layers}."
+    family = _FAMILIES[model.config.model_type]
     base: Any = model.base_model
-    encoder: PreTrainedModel = AutoModel.from_config(config)
-    state = {k: v for k, v in base.state_dict().items() if not k.startswith(appended)}
+    appended = pooling == "mean" and bool(family.layers)
+    lacks_pooler = pooling == "pooler" and base.pooler is None
+    if not appended and not lacks_pooler:
+        return cast("PreTrainedModel", base.eval())
+    config = type(model.config).from_dict(model.config.to_dict())
+    state, layer = base.state_dict(), f"{family.layers}.{config.num_hidden_layers - 1}."
+    if appended:
+        config.num_hidden_layers -= 1
+        state = {name: value for name, value in state.items() if not name.startswith(layer)}
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is all replaced below
+        encoder: Any = AutoModel.from_config(config)
     encoder.load_state_dict(state, strict=False)
-    gain = float(base.get_submodule(f"{appended}{family.project}").weight.detach()[0, 0])
-    root = _root_epsilon(base.get_submodule(_final_norm(base, family)))
-    undone = float(base.get_submodule(_final_norm(base, family)).weight.detach()[0])
-    scale = _power(root * root) / (undone * _power(root))
-    with torch.no_grad():
-        for parameter in encoder.get_submodule(_final_norm(encoder, family)).parameters():
-            parameter.mul_(gain / scale)
-    return encoder
+    if lacks_pooler:  # RoBERTa: the classification head has it
+        dense = model.get_submodule(family.dense)
+        encoder.get_submodule(family.pooler).load_state_dict(dense.state_dict())
+    else:
+        norm = base.get_submodule(_final_norm(base, family))
+        gain = float(base.get_submodule(f"{layer}{family.project}").weight.detach()[0, 0])
+        root = _root_epsilon(norm)
+        scale = _power(root * root) / (float(norm.weight.detach()[0]) * _power(root))
+        with torch.no_grad():
+            for parameter in encoder.get_submodule(_final_norm(encoder, family)).parameters():
+                parameter.mul_(gain / scale)
+    return cast("PreTrainedModel", encoder.to(model.device).eval())
 
 
 def _check_head(config: Any, weight: Tensor, bias: Tensor, id2label: Any, centred: bool) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,19 +11,18 @@ from pydantic import Field
 
 from bertkit.errors import ModelError
 from bertkit.heads.base import Head
-from bertkit.heads.fold import check_foldable, fold, pool
+from bertkit.heads.fold import check_foldable, fold, pool, refold, unfold
+from bertkit.text.cache import load_arrays, store_arrays
 from bertkit.text.encoded import Encoded, Features, Tokens, sorted_batches
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
     from bertkit.records import Context
     from bertkit.tasks import Task
 
-FORMAT = 1
+FORMAT = 2
 """Part of the cache key; raised when the meaning of cached features changes."""
 
 
@@ -41,6 +38,7 @@ class FrozenFeature(Head):
 
     learning_rate: ClassVar[float] = 5e-3
     epochs: ClassVar[int] = 30
+    min_steps: ClassVar[int] = 30  # more gained nothing with 8 and 16 texts per label
     reads_features: ClassVar[bool] = True
 
     def check_encoder(self, encoder: PreTrainedModel) -> None:
@@ -56,17 +54,22 @@ class FrozenFeature(Head):
 
     def encode(self, model: nn.Module, split: Encoded, ctx: Context) -> Encoded:
         """Return the features of a split, from the cache where they are there."""
+        import torch
+
         if not isinstance(split, Tokens):
             raise ModelError("head: `frozen-feature` reads tokenized texts")
         encoder: Any = model.encoder
         key = self._key(encoder, split, ctx)
         file = ctx.cache_dir / "features" / f"{key}.safetensors" if ctx.cache_dir else None
-        matrix = _from_cache(file)
-        ctx.note("feature_cache", "miss" if matrix is None else "hit")
-        if matrix is None:
-            matrix = self._compute(encoder, split, ctx)
-            _to_cache(matrix, file, ctx)
-        return Features(matrix, split.labels)
+        cached = load_arrays(file)
+        ctx.note("feature_cache", "miss" if cached is None else "hit")
+        if cached is not None:
+            return Features(torch.from_numpy(cached["features"]), split.labels, split.counts)
+        matrix = self._compute(encoder, split.apart(), ctx)
+        failure = store_arrays({"features": matrix.numpy()}, file)
+        if file and failure:
+            ctx.warn(f"features are not cached: {file.parent}: {failure}")
+        return Features(matrix, split.labels, split.counts)
 
     def _key(self, encoder: PreTrainedModel, split: Tokens, ctx: Context) -> str:
         digest = hashlib.sha256(f"{FORMAT} {self.pooling} {ctx.precision}".encode())
@@ -74,6 +77,8 @@ class FrozenFeature(Head):
         digest.update(json.dumps(config, sort_keys=True, default=str).encode())
         digest.update(weights_hash(encoder).encode())
         digest.update(split.offsets.tobytes() + split.values.tobytes())
+        if split.types is not None:
+            digest.update(split.types.tobytes())
         return digest.hexdigest()[:32]
 
     def _compute(self, encoder: PreTrainedModel, split: Tokens, ctx: Context) -> Tensor:
@@ -95,21 +100,47 @@ class FrozenFeature(Head):
 
     def export(self, model: nn.Module, task: Task) -> PreTrainedModel:
         """Fold the linear layer into the family's own classification head."""
-        head: Any = model.classifier
         encoder: Any = model.encoder
         labels = dict(enumerate(task.labels))
-        return fold(encoder.cpu(), head.weight.cpu(), head.bias.cpu(), self.pooling, labels)
+        return fold(encoder.cpu(), *_plain(self.native(model), task), self.pooling, labels)
 
     def native(self, model: nn.Module) -> Mapping[str, Tensor]:
         """Return the linear layer itself."""
         head: Any = model.classifier
         return {"weight": head.weight.detach().cpu(), "bias": head.bias.detach().cpu()}
 
-    def overlay(self, exported: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
-        """Refold with the linear layer of a checkpoint."""
-        from bertkit.heads.fold import refold
+    def restore(
+        self, exported: PreTrainedModel, native: Mapping[str, Tensor], task: Task
+    ) -> nn.Module:
+        """Return the linear layer on the encoder's features, in the units of the saved model."""
+        import torch
 
-        refold(exported, weights["classifier.weight"], weights["classifier.bias"], self.pooling)
+        from bertkit.heads.modules import FeatureClassifier
+
+        encoder = unfold(exported, self.pooling)
+        model = FeatureClassifier(encoder, self.pooling, task.num_labels)
+        weight, bias = _plain(native, task)
+        with torch.no_grad():
+            model.classifier.weight.copy_(weight)
+            model.classifier.bias.copy_(bias)
+        return model.to(exported.device).eval()
+
+    def overlay(self, exported: PreTrainedModel, weights: Mapping[str, Tensor], task: Task) -> None:
+        """Refold with the linear layer of a checkpoint."""
+        named = {name.removeprefix("classifier."): value for name, value in weights.items()}
+        refold(exported, *_plain(named, task), self.pooling)
+
+
+def _plain(native: Mapping[str, Tensor], task: Task) -> tuple[Tensor, Tensor]:
+    """Return weight and bias, float64, of logits as the saved model is to say them."""
+    import torch
+
+    weight, bias = (native[name].detach().cpu().double() for name in ("weight", "bias"))
+    scale = task.plain_scale()
+    if scale is None:
+        return weight, bias
+    factor, shift = map(torch.from_numpy, scale)
+    return weight * factor[:, None], bias * factor + shift
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -119,39 +150,3 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _sha256(matrix: Tensor) -> str:
-    return hashlib.sha256(matrix.numpy().tobytes()).hexdigest()
-
-
-def _from_cache(file: Path | None) -> Tensor | None:
-    from safetensors import SafetensorError, safe_open
-
-    if file is None or not file.is_file():
-        return None
-    try:
-        with safe_open(file, "pt") as stored:
-            matrix: Tensor = stored.get_tensor("features")
-            written = (stored.metadata() or {}).get("sha256")
-    except (SafetensorError, OSError):
-        return None
-    return matrix if written == _sha256(matrix) else None
-
-
-def _to_cache(matrix: Tensor, file: Path | None, ctx: Context) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    if file is None:
-        return
-    staging = file.with_suffix(f".{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"features": matrix}, staging, metadata={"sha256": _sha256(matrix)})
-        staging.replace(file)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            staging.unlink()
-        reason = getattr(error, "strerror", None) or error
-        ctx.warn(f"features are not cached: {file.parent}: {reason}")

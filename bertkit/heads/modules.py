@@ -40,9 +40,11 @@ class FeatureClassifier(nn.Module):
         features: Tensor | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Return `logits`, float (B, num_labels), from features (B, d) or from tokens (B, t)."""
         if features is None:
-            outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+            outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
             features = pool(outputs, attention_mask, self.pooling)
         return SequenceClassifierOutput(logits=self.classifier(features))
