@@ -143,7 +143,7 @@ def test_the_native_head_gives_the_logits_of_the_saved_model(saved, encoder_dir)
         states = AutoModel.from_pretrained(encoder_dir)(**batch).last_hidden_state
         mask = batch["attention_mask"][..., None]
         mean = (states * mask).sum(1) / mask.sum(1)
-        expected = mean @ head["weight"].T + head["bias"]
+        expected = mean @ head["classifier.weight"].T + head["classifier.bias"]
         logits = classifier.model(**batch).logits
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
     assert not (saved("linear") / "head.safetensors").exists()

@@ -68,7 +68,10 @@ class Head(Component):
         raise NotImplementedError(f"{type(self).__name__} does not implement export")
 
     def native(self, model: nn.Module) -> Mapping[str, Tensor]:
-        """Return tensors to keep beside the plain model for further training; none by default."""
+        """Return tensors to keep beside the plain model for further training; none by default.
+
+        They are named as in the module.
+        """
         return {}
 
     def restore(

@@ -107,7 +107,7 @@ class FrozenFeature(Head):
     def native(self, model: nn.Module) -> Mapping[str, Tensor]:
         """Return the linear layer itself."""
         head: Any = model.classifier
-        return {"weight": head.weight.detach().cpu(), "bias": head.bias.detach().cpu()}
+        return {f"classifier.{name}": p.detach().cpu() for name, p in head.named_parameters()}
 
     def restore(
         self, exported: PreTrainedModel, native: Mapping[str, Tensor], task: Task
@@ -127,15 +127,15 @@ class FrozenFeature(Head):
 
     def overlay(self, exported: PreTrainedModel, weights: Mapping[str, Tensor], task: Task) -> None:
         """Refold with the linear layer of a checkpoint."""
-        named = {name.removeprefix("classifier."): value for name, value in weights.items()}
-        refold(exported, *_plain(named, task), self.pooling)
+        refold(exported, *_plain(weights, task), self.pooling)
 
 
 def _plain(native: Mapping[str, Tensor], task: Task) -> tuple[Tensor, Tensor]:
     """Return weight and bias, float64, of logits as the saved model is to say them."""
     import torch
 
-    weight, bias = (native[name].detach().cpu().double() for name in ("weight", "bias"))
+    names = ("classifier.weight", "classifier.bias")
+    weight, bias = (native[name].detach().cpu().double() for name in names)
     scale = task.plain_scale()
     if scale is None:
         return weight, bias

@@ -289,6 +289,6 @@ def test_the_linear_layer_is_kept_beside_the_model_for_further_training(run):
     native = load_file(Path(result.model_dir, "head.safetensors"))
     (folder,) = Path(result.run_dir, "checkpoints").iterdir()
     kept = load_file(folder / "weights.safetensors")
-    assert torch.equal(native["weight"], kept["classifier.weight"])
-    assert torch.equal(native["bias"], kept["classifier.bias"])
+    assert torch.equal(native["classifier.weight"], kept["classifier.weight"])
+    assert torch.equal(native["classifier.bias"], kept["classifier.bias"])
     assert result.provenance["export_difference"] < 1e-4
