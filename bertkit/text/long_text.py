@@ -75,7 +75,7 @@ class LongText(Options):
         for name, keeps in READ_UNDER.items():
             if getattr(self, name) is not None and self.keep not in keeps:
                 raise ValueError(
-                    f"`{name}` is for `keep: {'|'.join(keeps)}`, found keep: {self.keep}"
+                    f"`{name}` is for `keep: {', '.join(keeps)}`, found keep: {self.keep}"
                 )
         if self.head is not None and self.max_length is not None and self.head >= self.max_length:
             raise ValueError(f"`head` ({self.head}) must be below max_length ({self.max_length})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,19 @@ def test_a_cut_text_fills_its_room_with_its_ends(tokens, room, first):
          "`head` (8) must be below max_length (8)"),
         ({"max_length": 3}, "long_text.max_length: found 3; expected 4 or more"),
         ({"keep": "middle"}, "long_text.keep: "),
+        ({"keep": "windows", "stride": 0}, "long_text.stride: found 0; expected 1 or more"),
+        ({"keep": "windows", "stride": 9, "max_length": 8},
+         "`stride` (9) is more than max_length (8): the tokens between two windows would not be"),
+        ({"keep": "windows", "max_windows": 0}, "long_text.max_windows: found 0; expected 1 or"),
+        ({"keep": "windows", "pool": "sum"}, "long_text.pool: "),
+        ({"stride": 4}, "`stride` is for `keep: windows`, found keep: head"),
+        ({"keep": "tail", "pool": "mean"}, "`pool` is for `keep: windows`, found keep: tail"),
+        ({"keep": "drop", "max_windows": 8}, "`max_windows` is for `keep: windows`, found keep: d"),
+        ({"keep": "windows", "head": 3}, "`head` is for `keep: head+tail`, found keep: windows"),
+        ({"keep": "windows", "cut": "first"},
+         "`cut` is for `keep: head, tail, head+tail`, found keep: windows"),
+        ({"keep": "error", "cut": "longest"}, "`cut` is for `keep: head, tail, head+tail`, f"),
+        ({"cut": "shortest"}, "long_text.cut: "),
     ],
 )  # fmt: skip
 def test_policies_that_make_no_sense(policy, message):
@@ -76,18 +90,114 @@ def test_policies_that_make_no_sense(policy, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {},
+        {"keep": "drop"},
+        {"keep": "head+tail", "head": 5, "cut": "second"},
+        {"keep": "windows"},
+        {"keep": "windows", "stride": 3, "pool": "attention", "max_windows": 2},
+    ],
+)
+def test_a_policy_is_written_and_read_without_loss(policy):
+    spec = RunSpec.parse({"encoder": "x", "dataset": "a.csv", "long_text": policy})
+    assert spec.long_text == LongText(**policy)
+    assert RunSpec.parse(spec.model_dump(mode="json")) == spec
+    fitted = LongText(**policy).fitted(20)
+    assert LongText(**fitted.model_dump()) == fitted
+    assert fitted.fitted(20) == fitted
+
+
+# windows
+
+
+@settings(deadline=None)
+@given(
+    tokens=st.integers(0, 80), room=ROOM, overlap=st.none() | st.integers(0, 29),
+    most=st.none() | st.integers(1, 12),
+)  # fmt: skip
+def test_windows_start_every_stride_and_end_with_the_first_that_reaches_the_end(
+    tokens, room, overlap, most
+):
+    stride = None if overlap is None else max(1, room - overlap)
+    policy = LongText(keep="windows", stride=stride, max_windows=most).fitted(room)
+    stride = stride or max(1, room // 2)
+    whole = list(range(tokens))
+    windows = [list(window) for window in policy.windows(whole, room)]
+    expected, start = [whole[:room]], 0
+    while start + room < tokens and len(expected) < (most or 8):
+        start += stride
+        expected.append(whole[start : start + room])
+    assert windows == expected
+    read = dict.fromkeys(token for window in windows for token in window)  # in order, once each
+    assert list(read) == whole[: start + room]
+    assert all(windows) or not tokens
+
+
+def test_by_default_windows_overlap_by_half_and_a_text_has_eight():
+    policy = LongText(keep="windows").fitted(6)
+    assert (policy.stride, policy.pool, policy.max_windows) == (3, "mean", 8)
+    windows = policy.windows(list(range(100)), 6)
+    assert [window[0] for window in windows] == [0, 3, 6, 9, 12, 15, 18, 21]
+
+
+@pytest.mark.field("long_text.stride")
+def test_a_stride_longer_than_the_room_of_a_window_is_refused():
+    policy = LongText(keep="windows", stride=7, max_length=8)
+    assert policy.fitted(7).stride == 7
+    with pytest.raises(SpecError) as caught:
+        policy.fitted(6)
+    assert str(caught.value) == (
+        "long_text.stride: 7 is more than the 6 tokens of text in a window, and those between two "
+        "windows would not be read; write 6 or less"
+    )
+
+
+# pairs
+
+
+def token_by_token(first: int, second: int, room: int) -> tuple[int, int]:
+    """What transformers calls longest_first: of two texts of one length the first loses a token."""
+    while first + second > room:
+        first, second = (first - 1, second) if first >= second else (first, second - 1)
+    return first, second
+
+
+@given(first=st.integers(0, 40), second=st.integers(0, 40), room=st.integers(2, 50))
+def test_the_longer_text_of_a_pair_loses_tokens_one_by_one(first, second, room):
+    rooms = LongText().rooms(first, second, room)
+    assert rooms == LongText(cut="longest").rooms(first, second, room)
+    assert sum(rooms) == min(first + second, room)
+    assert abs(rooms[0] - rooms[1]) <= max(1, abs(first - second))
+    wanted = token_by_token(first, second, room)
+    assert sorted(rooms) == sorted(wanted)
+    if first != second:
+        assert (rooms[0] > rooms[1]) == (wanted[0] > wanted[1]) or abs(wanted[0] - wanted[1]) == 1
+
+
+@given(own=st.integers(0, 40), other=st.integers(0, 40), room=st.integers(2, 50))
+def test_one_text_of_a_pair_is_cut_for_the_other(own, other, room):
+    kept = own if own + other <= room else room - other
+    assert LongText(cut="first").rooms(own, other, room) == (kept, other)
+    assert LongText(cut="second").rooms(other, own, room) == (other, kept)
+
+
 # in a run: 10 short texts, and 6 of 20 words, which are 22 tokens
 
 SHORT = [f"the {WORDS[i]} room" for i in range(10)]
 LONG = [" ".join(WORDS[(i + k) % len(WORDS)] for k in range(20)) for i in range(6)]
 
 
-def run(encoder_dir: Path, output: Path, policy: dict[str, Any]) -> bertkit.RunResult:
+def run(
+    encoder_dir: Path, output: Path, policy: dict[str, Any], head: str = "linear"
+) -> bertkit.RunResult:
     train = [{"text": text, "label": i % 2} for i, text in enumerate(SHORT + LONG)]
     return bertkit.run(
         {
             "encoder": str(encoder_dir),
             "dataset": {"type": "inline", "train": train, "test": train, "validation": 0},
+            "head": head,
             "long_text": policy,
             "trainer": {"max_steps": 1, "precision": "fp32"},
             "output": str(output),
@@ -182,3 +292,84 @@ def test_more_than_the_encoder_reads_is_refused_and_leaves_nothing(encoder_dir, 
     assert not (tmp_path / "run").exists()
     result = run(encoder_dir, tmp_path / "run", {})
     assert bertkit.load(result.model_dir).long_text.max_length == 64
+
+
+# windows and pairs in a run
+
+
+def windows_of(text: str, room: int, stride: int, most: int) -> list[str]:
+    words = text.split()
+    starts = [i for i in range(0, len(words), stride) if i == 0 or i + room - stride < len(words)]
+    return [" ".join(words[i : i + room]) for i in starts[:most]]
+
+
+@pytest.mark.field("long_text.keep")
+@pytest.mark.field("long_text.stride")
+@pytest.mark.field("long_text.max_windows")
+@pytest.mark.parametrize(("stride", "most"), [(None, None), (8, None), (3, 2), (1, 99)])
+@pytest.mark.parametrize("head", ["linear", "frozen-feature"])
+def test_windows_are_counted_and_pooled_in_training_and_prediction(
+    encoder_dir, tmp_path, head, stride, most
+):
+    policy = {"max_length": 10, "keep": "windows"}
+    policy |= {} if stride is None else {"stride": stride}
+    policy |= {} if most is None else {"max_windows": most}
+    result = run(encoder_dir, tmp_path / "run", policy, head=head)
+    stride, most = stride or 4, most or 8
+    texts = [windows_of(text, 8, stride, most) for text in SHORT + LONG]
+    read = 8 + stride * (len(texts[-1]) - 1)
+    found = result.data["lengths"]["train"]
+    assert found["windows"] == sum(map(len, texts))
+    assert found["tokens"] == sum(len(one.split()) + 2 for parts in texts for one in parts)
+    cut = max(0, 20 - read)
+    assert (found["cut_texts"], found["cut_tokens"]) == (6 * (cut > 0), 6 * cut)
+    warning = f"train: 6 of 16 texts have more than {most} windows (the first are kept), "
+    warned = [one for one in result.warnings if one.startswith(warning)]
+    assert warned == [f"{warning}{6 * cut} tokens left out; the longest has 22"] * (cut > 0)
+
+    classifier = bertkit.load(result.model_dir)
+    tokens = classifier.tokens([SHORT[0], LONG[0]])
+    parts = [one for text in (SHORT[0], LONG[0]) for one in windows_of(text, 8, stride, most)]
+    assert tokens.counts.tolist() == [1, len(parts) - 1]
+    found = [ids.tolist() for ids in np.split(tokens.values, tokens.offsets[1:-1])]
+    assert found == [[2, *ids_of(one), 3] for one in parts]
+    plain = classifier.predict(parts)  # a text of one window is what the plain model reads
+    assert classifier.predict(SHORT[0])[0].score == pytest.approx(plain[0].score, abs=1e-6)
+    logits = classifier.logits_of(classifier.tokens(parts[1:])).mean(axis=0)
+    assert classifier.logits_of(classifier.tokens([LONG[0]])) == pytest.approx(
+        logits[None], abs=1e-5
+    )
+
+
+@pytest.mark.field("long_text.cut")
+@pytest.mark.parametrize("cut", ["longest", "first", "second"])
+def test_cut_says_which_text_of_a_pair_loses_tokens(encoder_dir, tmp_path, cut):
+    words = WORDS[5:]
+    pairs = [(words[i : i + 6], words[i : i + 9]) for i in range(8)]
+    rows = [
+        {"one": " ".join(one), "other": " ".join(other), "label": i % 2}
+        for i, (one, other) in enumerate(pairs)
+    ]
+    file = tmp_path / "pairs.json"
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    result = bertkit.run(
+        {
+            "encoder": str(encoder_dir),
+            "dataset": {"train": str(file), "text": ["one", "other"], "test": 0, "validation": 0},
+            "long_text": {"max_length": 13, "keep": "tail", "cut": cut},
+            "trainer": {"max_steps": 1, "precision": "fp32"},
+            "output": str(tmp_path / "run"),
+        }
+    )
+    found = result.data["lengths"]["train"]
+    assert (found["tokens"], found["cut_texts"], found["cut_tokens"]) == (8 * 13, 8, 8 * 5)
+    which = {"longest": "the longer text"}.get(cut, f"the {cut} text")
+    assert (
+        f"train: 8 of 8 pairs cut to 13 tokens (tail of {which} kept), 40 tokens left out; "
+        "the longest has 18"
+    ) in result.warnings
+    lengths = {"longest": (5, 5), "first": (1, 9), "second": (6, 4)}[cut]
+    one, other = (part[-n:] for part, n in zip(pairs[0], lengths, strict=True))
+    tokens = bertkit.load(result.model_dir).tokens([tuple(map(" ".join, pairs[0]))])
+    ids = [2, *ids_of(" ".join(one)), 3, *ids_of(" ".join(other)), 3]
+    assert tokens.values.tolist() == ids
