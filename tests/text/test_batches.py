@@ -72,6 +72,60 @@ def test_rows_of_a_batch_come_longest_first(lengths, size):
         assert (np.diff(lengths[rows]) <= 0).all()
 
 
+weights_of_rows = st.lists(
+    st.tuples(st.integers(1, 512), st.sampled_from([0.0, 0.5, 1.0, 40.0])), min_size=1, max_size=400
+).filter(lambda rows: any(weight for _, weight in rows))
+
+
+@given(weights_of_rows, batch_sizes, seeds, epochs, st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_with_weights_batches_have_the_same_sizes_and_rows_of_weight_0_never_come(
+    rows, size, seed, epoch, drop
+):
+    lengths, weights = (np.array(column) for column in zip(*rows, strict=True))
+    batches = epoch_batches(lengths, size, seed, epoch, drop_last=drop, weights=weights)
+    again = epoch_batches(lengths, size, seed, epoch, drop_last=drop, weights=7 * weights)
+    assert batches == again
+    plain = epoch_batches(lengths, size, seed, epoch, drop_last=drop)
+    assert sorted(map(len, batches)) == sorted(map(len, plain))
+    for batch in batches:
+        assert (weights[batch] > 0).all()
+        assert (np.diff(lengths[batch]) <= 0).all()
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_with_weights_rows_come_in_proportion_to_them(drop):
+    weights = np.arange(40.0)
+    drawn = [
+        row
+        for epoch in range(500)
+        for batch in epoch_batches(
+            skewed_lengths(40), 16, 3, epoch, drop_last=drop, weights=weights
+        )
+        for row in batch
+    ]
+    assert len(drawn) == 500 * (32 if drop else 40)
+    expected = len(drawn) * weights / weights.sum()
+    assert (abs(np.bincount(drawn, minlength=40) - expected) <= 4 * expected**0.5).all()
+
+
+def test_with_weights_every_epoch_and_seed_has_draws_of_its_own():
+    lengths, weights = skewed_lengths(100), np.ones(100)
+    draws = {
+        tuple(sorted(np.concatenate(epoch_batches(lengths, 8, seed, epoch, weights=weights))))
+        for seed in range(4)
+        for epoch in range(4)
+    }
+    assert len(draws) == 16
+    assert all(len(set(rows)) < 100 for rows in draws)
+
+
+def test_with_weights_little_is_padding():
+    lengths = skewed_lengths(2000)
+    found = padding_share(lengths, epoch_batches(lengths, 16, 0, 0, weights=np.ones(2000)))
+    assert found < 0.15
+
+
 def test_seed_and_epoch_each_give_another_order():
     lengths = skewed_lengths(200)
     orders = {

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, log_softmax, logsigmoid
 
 from bertkit.checkpoints import CheckpointStore
 from bertkit.compute import seed_everything
@@ -16,7 +16,7 @@ from bertkit.encoders.pretrained import load_encoder
 from bertkit.heads.frozen_feature import FrozenFeature
 from bertkit.heads.linear import Linear
 from bertkit.records import Context
-from bertkit.tasks import SingleLabel
+from bertkit.tasks import MultiLabel, Regression, SingleLabel
 from bertkit.text.encoded import LengthReport, Tokens, epoch_batches
 from bertkit.trainers.base import TrainingContext
 from bertkit.trainers.hf import HF
@@ -42,24 +42,19 @@ SPECS = {
     "early stopping": {"early_stopping": 1, "learning_rate": 0.05, "evaluate": {"steps": 1}},
     "bf16": {"precision": "bf16"},
     "bf16 and accumulation": {"precision": "bf16", "accumulation": 2},
+    "weights, accumulation": {"class_weights": {"pos": 3.0}, "accumulation": 2},
+    "focal loss and smoothing": {"focal": 2.0, "label_smoothing": 0.1},
+    "sampling, accumulation": {"sampling": {"pos": 3.0}, "accumulation": 3, "drop_last": True},
 }
 
 
 def same_course(one, other):
-    """Demand equal histories and equal weights, to rounding."""
-    assert len(one.history) == len(other.history)
-    for found, wanted in zip(one.history, other.history, strict=True):
-        assert found.keys() == wanted.keys()
-        numbers = [key for key in wanted if key != "split"]
-        assert [found[key] for key in numbers] == pytest.approx(
-            [wanted[key] for key in numbers], rel=1e-6, abs=1e-8
-        )
-    torch.testing.assert_close(weights_of(one), weights_of(other), rtol=1e-5, atol=1e-7)
-    for key in ("steps", "epochs", "stopped_early", "padding"):
+    """Demand equal histories and equal weights, to the bit."""
+    assert one.history == other.history
+    torch.testing.assert_close(weights_of(one), weights_of(other), rtol=0, atol=0)
+    for key in ("steps", "epochs", "stopped_early", "padding", "best", "train_loss"):
         assert one.training[key] == other.training[key]
-    assert one.training["best"]["step"] == other.training["best"]["step"]
-    assert one.training["train_loss"] == pytest.approx(other.training["train_loss"])
-    assert one.metrics["validation"] == pytest.approx(other.metrics["validation"])
+    assert one.metrics == other.metrics
 
 
 @pytest.mark.parametrize("options", SPECS.values(), ids=SPECS)
@@ -108,7 +103,14 @@ def texts(rows=30, seed=0):
     return Tokens(values, offsets, labels, 0, LengthReport(rows, int(lengths.sum()), 20))
 
 
-def script(model, data, *, steps, batch_size, rate, accumulation, clip, decay, course, seed):
+def summed(logits, labels):
+    return cross_entropy(logits, labels, reduction="sum")
+
+
+def script(
+    model, data, *, steps, batch_size, rate, accumulation, clip, decay, course, seed,
+    loss_of=summed, weights=None,
+):  # fmt: skip
     """Train with AdamW as a textbook has it; return the mean loss of each step."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     spared = [p for name, p in trained.items() if "bias" in name or "norm" in name.lower()]
@@ -122,7 +124,7 @@ def script(model, data, *, steps, batch_size, rate, accumulation, clip, decay, c
     model.train()
     for step in range(steps):
         if not queue:
-            queue = epoch_batches(data.lengths, batch_size, seed, epoch)
+            queue = epoch_batches(data.lengths, batch_size, seed, epoch, weights=weights)
             epoch += 1
         batches, queue = queue[:accumulation], queue[accumulation:]
         count, total = sum(len(rows) for rows in batches), 0.0
@@ -130,7 +132,7 @@ def script(model, data, *, steps, batch_size, rate, accumulation, clip, decay, c
         for rows in batches:
             batch = data.batch(rows)
             labels = batch.pop("labels")
-            loss = cross_entropy(model(**batch).logits, labels, reduction="sum")
+            loss = loss_of(model(**batch).logits, labels)
             loss.backward()
             total += loss.item()
         gradients = [p.grad.div_(count) for p in trained.values() if p.grad is not None]
@@ -205,6 +207,92 @@ def test_a_plain_script_takes_the_same_course(
     for name in [name for name in found if name.endswith("key.bias")]:
         del found[name], expected[name]  # softmax undoes it: its gradient is rounding alone
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
+
+
+def shaped(logits, labels):
+    """Weights 1 and 4 (by 1.6: 24 texts are neg, 6 pos), focal exponent 2, smoothing 0.2."""
+    logs = log_softmax(logits, dim=1)
+    of_label = logs.gather(1, labels[:, None])[:, 0]
+    smooth = 0.8 * of_label + 0.2 * logs.mean(dim=1)
+    weights = torch.tensor([1 / 1.6, 4 / 1.6])[labels]
+    return -(weights * (1 - of_label.exp()) ** 2 * smooth).sum()
+
+
+def binary(logits, labels):
+    return -(labels * logsigmoid(logits) + (1 - labels) * logsigmoid(-logits)).sum() / 3
+
+
+def binary_shaped(logits, labels):
+    """Weight 5 for the second label, focal exponent 2, smoothing 0.2."""
+    yes, no = logsigmoid(logits), logsigmoid(-logits)
+    wrong = torch.where(labels == 1, 1 - yes.exp(), 1 - no.exp())
+    smooth = 0.8 * labels + 0.1
+    weights = torch.tensor([1.0, 5.0, 1.0])
+    return -(wrong**2 * (weights * smooth * yes + (1 - smooth) * no)).sum() / 3
+
+
+def squared(logits, values):
+    return ((logits - values) ** 2).sum() / 2
+
+
+RARE = np.arange(30) % 5 == 0
+MANY = (np.random.default_rng(0).random((30, 3)) < 0.3).astype(np.float32)
+NUMBERS = np.random.default_rng(1).normal(size=(30, 2)).astype(np.float32)
+SHAPED = {"focal": 2.0, "label_smoothing": 0.2}
+LOSSES = {
+    # task, targets, options, the loss and the weights of rows that they come to
+    "single-label, shaped": (
+        TASK, RARE.astype(np.int64), {**SHAPED, "class_weights": {"pos": 4.0}}, shaped, None,
+    ),
+    "single-label, sampled": (
+        TASK, RARE.astype(np.int64), {"sampling": "balanced"}, summed, np.where(RARE, 4.0, 1.0),
+    ),
+    "multi-label": (MultiLabel(("a", "b", "c")), MANY, {}, binary, None),
+    "multi-label, shaped": (
+        MultiLabel(("a", "b", "c")), MANY, {**SHAPED, "class_weights": {"b": 5.0}}, binary_shaped,
+        None,
+    ),
+    "regression": (Regression(("x", "y")), NUMBERS, {}, squared, None),
+}  # fmt: skip
+
+
+@pytest.mark.field("trainer.class_weights")
+@pytest.mark.field("trainer.focal")
+@pytest.mark.field("trainer.label_smoothing")
+@pytest.mark.field("trainer.sampling")
+@pytest.mark.parametrize("head", [Linear(), FrozenFeature(pooling="cls")], ids=lambda h: h.type)
+@pytest.mark.parametrize(
+    ("task", "targets", "asked", "loss", "weights"), LOSSES.values(), ids=LOSSES
+)
+def test_every_loss_takes_the_course_of_a_plain_script_and_the_same_under_both_trainers(
+    encoder_dir, tmp_path, head, task, targets, asked, loss, weights
+):
+    tokens = texts()
+    tokens.labels = targets
+    encoder, _ = load_encoder(encoder_dir, Context())
+    seed_everything(7)
+    model = head.build(encoder, task, Context())
+    data = head.encode(model, tokens, Context())
+    done, models = {}, {}
+    for kind in (Loop, HF):
+        trainer = kind(
+            batch_size=4, learning_rate=0.01, log_steps=1, save=None, max_steps=7, accumulation=3,
+            schedule="constant", clip=None, **asked,
+        )  # fmt: skip
+        ctx = TrainingContext(
+            seed=7, task=task, store=CheckpointStore(tmp_path / "none", {}), precision="fp32",
+            shaping=trainer.shaping(task, targets), row_weights=trainer.row_weights(task, targets),
+        )  # fmt: skip
+        models[kind] = copy.deepcopy(model)
+        done[kind] = trainer.fit(models[kind], data, None, ctx)
+    assert done[Loop].history == done[HF].history
+    assert done[Loop].train_loss == done[HF].train_loss
+    torch.testing.assert_close(models[Loop].state_dict(), models[HF].state_dict(), rtol=0, atol=0)
+    wanted = script(
+        model, data, steps=7, batch_size=4, rate=0.01, accumulation=3, clip=None, decay=0.01,
+        course=lambda step: 1.0, seed=7, loss_of=loss, weights=weights,
+    )  # fmt: skip
+    assert [line["loss"] for line in done[Loop].history] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_the_logged_rate_is_that_of_the_next_step_as_in_transformers(train):

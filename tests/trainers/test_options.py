@@ -79,10 +79,22 @@ def test_number_of_steps(train, trainer, options, steps, epochs):
     assert logged(result) == list(range(1, steps + 1))
 
 
-@pytest.mark.parametrize("head", [Linear, FrozenFeature])
-def test_the_head_says_how_many_epochs_where_the_spec_does_not(train, head):
-    result = train(head=head.type_name(), batch_size=36, **NEVER)
-    assert result.training["epochs"] == head.epochs
+@field("trainer.epochs")
+@pytest.mark.parametrize(
+    ("head", "options", "epochs", "evaluations"),
+    [
+        ("linear", {"batch_size": 1}, 3, [36, 72, 108]),
+        ("linear", {"batch_size": 12}, 34, [36, 72, 102]),
+        ("frozen-feature", {"batch_size": 36}, 30, [*range(1, 31)]),
+    ],
+)
+def test_head_and_texts_say_how_many_epochs_where_the_spec_does_not(
+    train, head, options, epochs, evaluations
+):
+    result = train(head=head, best=None, **options)
+    assert result.training["epochs"] == epochs
+    assert evaluated(result) == evaluations
+    assert "epochs: null" in Path(result.run_dir, "spec.yaml").read_text(encoding="utf-8")
 
 
 def test_a_frozen_head_has_more_epochs_and_a_higher_rate_than_a_whole_encoder():
@@ -360,9 +372,11 @@ def scores(result, key):
     return {line["step"]: line[key] for line in result.history if line.get("split") == "validation"}
 
 
-def best_step(values, choose):
+def best_step(result, key, choose):
+    """Return the step of the best value; of equals the lowest loss decides, then the order."""
+    values, loss = scores(result, key), scores(result, "loss")
     wanted = choose(values.values())
-    return next(step for step, value in values.items() if value == wanted)
+    return min((step for step in values if values[step] == wanted), key=lambda step: loss[step])
 
 
 @field("trainer.best")
@@ -379,10 +393,11 @@ def best_step(values, choose):
 )
 def test_the_weights_of_the_best_evaluation_are_kept(train, trainer, best, key, choose):
     result = train(trainer, best=best, **ROUGH, spec={"metrics": ["accuracy", "f1", "log_loss"]})
-    values = scores(result, key)
-    step = best_step(values, choose)
+    values, loss = scores(result, key), scores(result, "loss")
+    step = best_step(result, key, choose)
     assert 0 < step < 8, "this test needs a best step before the last one"
-    assert result.training["best"] == {"metric": key, "value": values[step], "step": step}
+    best = {"metric": key, "value": values[step], "loss": loss[step], "step": step}
+    assert result.training["best"] == best
     assert result.metrics["validation"][key] == pytest.approx(values[step])
     assert checkpoints(result) == sorted({step, 8})
     kept = load_file(Path(result.run_dir, f"checkpoints/step-{step:06d}/weights.safetensors"))
@@ -405,13 +420,38 @@ def test_without_a_save_rhythm_only_the_best_checkpoint_is_written(train):
     assert checkpoints(result) == [result.training["best"]["step"]]
 
 
-def test_a_tie_keeps_the_earlier_weights(train):
-    result = train(max_steps=4, evaluate={"steps": 1}, learning_rate=1e-9)
+@field("trainer.best")
+@both
+def test_of_equal_values_the_one_with_the_lower_loss_is_better(train, trainer):
+    result = train(
+        trainer, head="frozen-feature", max_steps=6, evaluate={"steps": 1}, learning_rate=1e-4,
+        schedule="constant", best="accuracy",
+    )  # fmt: skip
+    accuracy = scores(result, "accuracy")
+    first, *_, last = (step for step, value in accuracy.items() if value == accuracy[1])
+    assert max(accuracy.values()) == accuracy[1], "this test needs ties"
+    assert result.training["best"]["step"] == last == best_step(result, "accuracy", max) > first
+
+
+def test_a_tie_of_metric_and_loss_keeps_the_earlier_weights(train):
+    still = {"optimizer": "sgd", "learning_rate": 1e-30, "weight_decay": 0.0}
+    result = train(head="frozen-feature", max_steps=4, evaluate={"steps": 1}, **still)
+    assert len(set(scores(result, "loss").values())) == 1, "this test needs ties"
     assert result.training["best"]["step"] == 1
 
 
+def test_a_tie_is_no_improvement_for_early_stopping(train):
+    result = train(
+        head="frozen-feature", max_steps=6, evaluate={"steps": 1}, learning_rate=1e-4,
+        schedule="constant", best="accuracy", early_stopping=2,
+    )  # fmt: skip
+    assert result.training["stopped_early"]
+    assert result.training["steps"] == 3
+    assert result.training["best"]["step"] == 3
+
+
 def test_best_names_a_metric_of_the_spec(train):
-    with pytest.raises(SpecError, match=r'trainer\.best: found "acuracy".*Did you mean `accuracy`'):
+    with pytest.raises(SpecError, match=r"trainer\.best: found `acuracy`.*Did you mean `accuracy`"):
         train(best="acuracy")
 
 
@@ -468,8 +508,7 @@ def test_training_stops_when_patience_is_over(train, trainer, stopping, patience
     assert result.training["steps"] == stop < 8
     assert result.training["stopped_early"]
     assert scores(result, "loss") == {step: v for step, v in whole.items() if step <= stop}
-    values = scores(result, "loss")
-    assert result.training["best"]["step"] == best_step(values, min)
+    assert result.training["best"]["step"] == best_step(result, "loss", min)
     assert stop in checkpoints(result)
 
 

@@ -57,6 +57,14 @@ STOPPING = {
     "max_steps": 40, "batch_size": 8, "evaluate": {"steps": 2}, "save": {"steps": 3},
     "best": "loss", "early_stopping": {"patience": 3}, "learning_rate": 0.3, "optimizer": "adam",
 }  # fmt: skip
+TIES = {
+    "max_steps": 9, "batch_size": 36, "evaluate": {"steps": 1}, "save": {"steps": 3},
+    "best": "accuracy", "learning_rate": 1e-4, "schedule": "constant",
+}  # fmt: skip
+SHAPED = {
+    **MID_EPOCH, "sampling": {"pos": 3.0}, "class_weights": {"neg": 2.0}, "focal": 1.5,
+    "label_smoothing": 0.1, "accumulation": 2,
+}  # fmt: skip
 RUNS = {
     # trainer, head, options, step that is interrupted, step that is resumed from
     "loop, mid-epoch": ("loop", "linear", MID_EPOCH, 8, 6),
@@ -76,6 +84,9 @@ RUNS = {
     "loop, only the best is saved": (
         "loop", "frozen-feature", {**STOPPING, "save": None}, 5, 2,
     ),
+    "loop, ties of the best metric": ("loop", "frozen-feature", TIES, 6, 5),
+    "loop, sampling and a shaped loss, mid-epoch": ("loop", "linear", SHAPED, 6, 4),
+    "hf, sampling and a shaped loss, mid-epoch": ("hf", "linear", SHAPED, 6, 4),
     "before the first checkpoint": ("loop", "linear", MID_EPOCH, 1, None),
     "after the last step": ("loop", "linear", {**MID_EPOCH, "best": "loss"}, "evaluate", 10),
     "hf, after the last step": ("hf", "linear", {**MID_EPOCH, "best": "loss"}, "evaluate", 10),

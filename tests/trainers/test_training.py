@@ -16,12 +16,14 @@ from torch import nn
 import bertkit
 from bertkit.checkpoints import CheckpointStore
 from bertkit.errors import SpecError, TrainError
+from bertkit.heads.frozen_feature import FrozenFeature
+from bertkit.heads.linear import Linear
 from bertkit.heads.modules import FeatureClassifier
 from bertkit.metrics.base import Metric
 from bertkit.progress import Silent
 from bertkit.tasks import SingleLabel
 from bertkit.text.encoded import Features, LengthReport, Tokens
-from bertkit.trainers.base import TrainingContext
+from bertkit.trainers.base import Every, TrainingContext
 from bertkit.trainers.hf import HF
 from bertkit.trainers.loop import Loop
 from bertkit.trainers.training import Plan, optimizer_for, padding_of, trained_state
@@ -97,6 +99,37 @@ def test_the_plan_of_a_run(rows, options, wanted):
     assert len(groups) == plan.steps_per_epoch
     assert [rows for group in groups for rows in group] == plan.batches(0)
     assert max(map(len, groups)) == min(plan.options.accumulation, plan.batches_per_epoch)
+
+
+SIZES = [
+    # head, options, texts, (epochs, epochs between two evaluations)
+    (Linear, {}, 16, (100, 34)),
+    (Linear, {}, 128, (13, 5)),
+    (Linear, {}, 544, (3, 1)),
+    (Linear, {}, 10_000, (3, 1)),
+    (Linear, {"batch_size": 1}, 16, (7, 3)),
+    (Linear, {"accumulation": 4}, 128, (50, 17)),
+    (Linear, {"drop_last": True}, 31, (100, 34)),
+    (Linear, {"epochs": 2}, 16, (2, 1)),
+    (Linear, {"max_steps": 7}, 16, (None, 1)),
+    (FrozenFeature, {}, 16, (30, 1)),
+    (FrozenFeature, {}, 10_000, (30, 1)),
+]
+
+
+@pytest.mark.field("trainer.epochs")
+@pytest.mark.field("trainer.evaluate")
+@pytest.mark.field("trainer.save")
+@pytest.mark.parametrize(("head", "options", "rows", "wanted"), SIZES, ids=str)
+def test_few_texts_make_more_epochs_where_the_spec_leaves_them_open(head, options, rows, wanted):
+    epochs, between = wanted
+    sized = Loop(**options).sized(head(), rows)
+    assert sized.epochs == epochs
+    assert sized.evaluate == sized.save == Every(epochs=between)
+    if "max_steps" not in options and "epochs" not in options:
+        assert Plan(sized, features(rows), seed=0).steps >= head.min_steps
+    said = Loop(**options, evaluate={"epochs": 2}, save=None).sized(head(), rows)
+    assert (said.evaluate, said.save) == (Every(epochs=2), None)
 
 
 def test_a_plan_without_a_full_batch_is_refused():
@@ -212,6 +245,18 @@ def test_padding_of_a_batch():
     assert padding_of(tokens(4, 1, 3).batch([0, 1, 2])) == (12, 4)
     assert padding_of(tokens(2, 2).batch([0, 1])) == (4, 0)
     assert padding_of(features(6).batch(range(6))) == (6, 0)
+
+
+def test_padding_of_a_batch_of_windows():
+    windows = tokens(4, 1, 3)
+    two = Tokens(
+        windows.values, windows.offsets, np.array([0, 1]), 0, windows.report,
+        counts=np.array([2, 1]),
+    )  # fmt: skip
+    assert padding_of(two.batch([0, 1])) == (12, 4)
+    assert padding_of(two.batch([1])) == (3, 0)
+    matrix = features(5).matrix
+    assert padding_of(Features(matrix, np.array([0, 1]), np.array([4, 1])).batch([0, 1]))[1] == 0
 
 
 @both
