@@ -31,6 +31,8 @@ MIN_POSITIVES = 5
 """Validation texts a label must have for its threshold to be chosen on them."""
 STRATA = 10
 """Groups of equal size that numbers are held out in equal shares of."""
+LARGEST_MEAN = 1e5
+"""Of a regression's target, in standard deviations: beyond it a float32 has two digits left."""
 NO_LABEL = "(no label)"
 
 
@@ -231,6 +233,11 @@ class Task(ABC):
     def from_plain(self, logits: Array) -> Array:
         """Return logits as they were trained, from those of the saved plain model."""
         return logits
+
+    @property
+    def rounding(self) -> float:
+        """How far float32 may move a logit on the way to the saved model and back."""
+        return 0.0
 
     def settings(self) -> dict[str, Any]:
         """Return what a saved model keeps of the task; `task_from` reads it."""
@@ -694,6 +701,13 @@ class Regression(Task):
 
         values = np.asarray(column, dtype=np.float64)
         center, spread = values.mean(axis=0), values.std(axis=0)
+        for name, mean, deviation in zip(self.labels, center, spread, strict=True):
+            if abs(mean) > LARGEST_MEAN * deviation:
+                raise DataError(
+                    f"train: `{name}` has a mean of {mean:.6g} and a standard deviation of "
+                    f"{deviation:.3g}, which float32 cannot tell apart well; subtract {mean:.6g} "
+                    "from the column, or take another unit"
+                )
         return replace(self, center=tuple(center.tolist()), spread=tuple(spread.tolist()))
 
     def summary(self, targets: Array) -> dict[str, Any]:
@@ -724,6 +738,12 @@ class Regression(Task):
     def plain_scale(self) -> tuple[Array, Array] | None:
         """Return standard deviations and means: the saved model speaks the user's units."""
         return self._scale()
+
+    @property
+    def rounding(self) -> float:
+        """Some units in the last place of the largest mean, over the deviation."""
+        spread, center = self._scale()
+        return float((8 * 2.0**-23 * abs(center) / spread).max())
 
     def from_plain(self, logits: Array) -> Array:
         """Return standardised values."""
