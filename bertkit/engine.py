@@ -161,8 +161,12 @@ def _load(spec: RunSpec, ctx: Context) -> Splits:
 
     splits = load_splits(spec.dataset, ctx, spec.task)
     asked = spec.task.thresholds if spec.task else None
+    # asked here, too, so that labels that do not exist are refused before anything expensive
     if splits.validation is None or asked != "validation":
-        splits.task.with_thresholds(asked, None, None)  # refuses what cannot be, before training
+        splits.task.with_thresholds(asked, None, None)
+    targets = splits.task.targets(splits.train["label"][:])
+    spec.trainer.shaping(splits.task, targets)
+    spec.trainer.row_weights(splits.task, targets)
     if spec.long_text.cut is not None and len(spec.dataset.text_columns) == 1:
         raise SpecError(
             f"long_text.cut: {spec.long_text.cut}, but dataset.text names one column; it says "

@@ -97,7 +97,7 @@ class Fitted:
     """Mean loss over all training samples seen."""
     precision: str = "fp32"
     best: Mapping[str, Any] | None = None
-    """`{"metric", "value", "step"}` of the loaded best model; None where the last one was kept."""
+    """`{"metric", "value", "loss", "step"}` of the loaded best model; None where the last one was kept."""
     stopped_early: bool = False
     resumed_from: int | None = None
     padding: float = 0.0
