@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -24,8 +26,8 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 import bertkit
 from bertkit.errors import DataError, ModelError, SpecError
 from bertkit.records import Context, Splits
-from bertkit.tasks import SingleLabel
-from bertkit.text.encoded import Tokens
+from bertkit.tasks import MultiLabel, SingleLabel
+from bertkit.text.encoded import LengthReport, Tokens
 from bertkit.text.long_text import LongText
 from bertkit.text.tokenize import (
     TextEncoder,
@@ -107,6 +109,178 @@ def test_the_tokenizer_keeps_its_own_truncation_and_padding(encoder_dir):
     assert tokenizer.backend_tokenizer.padding["length"] == 9
 
 
+# pairs and windows
+
+
+def typed(tokenizer: Any) -> Any:
+    """Return a copy of a tokenizer that has the model read token types."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()),
+        pad_token=tokenizer.pad_token,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+words_of_a_text = st.lists(st.sampled_from(WORDS), min_size=1, max_size=20).map(" ".join)
+PAIR_FAMILIES = [family for family in FAMILIES if family != "modernbert"]
+"""The tokenizer that the tests have for ModernBERT has no template for pairs."""
+
+
+@pytest.mark.parametrize("family", PAIR_FAMILIES)
+@pytest.mark.parametrize("keep", ["head", "tail"])
+@settings(max_examples=25, deadline=None)
+@given(pairs=st.lists(st.tuples(words_of_a_text, words_of_a_text), min_size=1, max_size=3),
+       length=st.integers(6, 40))  # fmt: skip
+def test_pairs_are_what_transformers_makes_of_them(family, keep, pairs, length):
+    tokenizer = family_tokenizer(family)
+    tokenizer.truncation_side = {"head": "right", "tail": "left"}[keep]
+    first, second = (list(texts) for texts in zip(*pairs, strict=True))
+    expected = tokenizer(
+        first, second, truncation="longest_first", max_length=length, padding=True,
+        return_tensors="pt",
+    )  # fmt: skip
+    encoder = TextEncoder(tokenizer, LongText(max_length=length, keep=keep))
+    tokens, before = encoder.tokens(first, second)
+    assert before.tolist() == [len(ids) for ids in tokenizer(first, second)["input_ids"]]
+    batch = tokens.batch(range(len(pairs)))
+    assert batch.pop("labels").tolist() == [0] * len(pairs)
+    assert set(batch) == set(expected)
+    assert ("token_type_ids" in batch) == (family not in ("roberta", "albert"))
+    for name in batch:
+        assert torch.equal(batch[name], expected[name]), name
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("cut", ["first", "second"])
+@settings(max_examples=25, deadline=None)
+@given(own=words_of_a_text, other=words_of_a_text, length=st.integers(6, 40))
+def test_one_text_of_a_pair_is_cut_as_transformers_does(family, cut, own, other, length):
+    tokenizer = family_tokenizer(family)
+    tokenizer.truncation_side = "right"
+    pair = (own, other) if cut == "first" else (other, own)
+    encoder = TextEncoder(tokenizer, LongText(max_length=length, cut=cut))
+    room = length - encoder.pair.special - len(tokenizer.tokenize(other))
+    if room < 1:
+        with pytest.raises(DataError, match=rf"^text 1: .* beside which nothing of the {cut} fits"):
+            encoder.tokens([pair[0]], [pair[1]])
+    else:
+        expected = tokenizer(*pair, truncation=f"only_{cut}", max_length=length)
+        tokens, _ = encoder.tokens([pair[0]], [pair[1]])
+        assert tokens.values.tolist() == expected["input_ids"]
+
+
+def test_both_ends_of_the_cut_text_of_a_pair_are_kept(tokenizer):
+    first, second = WORDS[:12], WORDS[12:16]
+    policy = LongText(max_length=11, keep="head+tail", head=1, cut="first")
+    tokens, _ = TextEncoder(typed(tokenizer), policy).tokens([" ".join(first)], [" ".join(second)])
+    kept = [5 + WORDS.index(word) for word in (first[0], *first[-3:])]
+    others = [5 + WORDS.index(word) for word in second]
+    assert tokens.values.tolist() == [2, *kept, 3, *others, 3]
+    assert tokens.types.tolist() == [0] * 6 + [1] * 5
+
+
+def test_types_are_kept_where_the_model_reads_them_and_they_differ(tokenizer):
+    policy = LongText(max_length=12)
+    texts, others = ["good view", "a"], ["bad", "very sad room"]
+    assert TextEncoder(tokenizer, policy).tokens(texts, others)[0].types is None
+    assert TextEncoder(typed(tokenizer), policy).tokens(texts)[0].types is None
+    tokens, _ = TextEncoder(typed(tokenizer), policy).tokens(texts, others)
+    assert tokens.types.dtype == np.uint8
+    assert tokens.types[:6].tolist() == [0, 0, 0, 0, 1, 1]
+    assert tokens.types[6:].tolist() == [0, 0, 0, 1, 1, 1, 1]
+
+
+def test_a_single_text_may_have_types_too(tokenizer):
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="$A [SEP] [CLS]:2", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = typed(PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]"))
+    tokens, _ = TextEncoder(fast, LongText(max_length=5)).tokens(["good view room bed", "a"])
+    assert tokens.types.tolist() == [0, 0, 0, 0, 2, 0, 0, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    texts=st.lists(st.tuples(words_of_a_text, words_of_a_text), min_size=1, max_size=4),
+    length=st.integers(6, 24),
+    policy=st.fixed_dictionaries(
+        {"keep": st.sampled_from(["head", "tail", "head+tail"])},
+        optional={"cut": st.sampled_from(["longest", "first", "second"])},
+    )
+    | st.just({"keep": "windows"})
+    | st.just({"keep": "windows", "stride": 4, "max_windows": 2}),
+)
+def test_no_input_is_longer_than_max_length(tokenizer, texts, length, policy):
+    encoder = TextEncoder(typed(tokenizer), LongText(max_length=length, **policy))
+    first, second = (list(column) for column in zip(*texts, strict=True))
+    try:
+        tokens, before = encoder.tokens(first, None if policy["keep"] == "windows" else second)
+    except DataError:
+        assert policy.get("cut") in ("first", "second")
+        return
+    assert int(np.diff(tokens.offsets).max()) <= length
+    assert tokens.batch(range(len(texts)))["input_ids"].shape[1] <= length
+    if policy["keep"] != "windows":
+        assert (tokens.lengths == np.minimum(before, length)).all()
+        assert tokens.report.cut_tokens == int((before - tokens.lengths).sum())
+
+
+def test_windows_hold_the_tokens_of_the_text_between_special_ones(tokenizer):
+    policy = LongText(max_length=7, keep="windows", stride=3)
+    long, short = " ".join(WORDS[:11]), "good view"
+    tokens, before = TextEncoder(tokenizer, policy).tokens([long, short, long])
+    ids = list(range(5, 16))
+    assert before.tolist() == [13, 4, 13]
+    assert tokens.counts.tolist() == [3, 1, 3]
+    assert tokens.counts.dtype == np.int64
+    assert tokens.lengths.tolist() == [21, 4, 21]
+    windows = [[2, *ids[:5], 3], [2, *ids[3:8], 3], [2, *ids[6:], 3]]
+    batch = tokens.batch([1, 0])
+    assert batch["input_ids"].tolist() == [[2, 5, 17, 3, 0, 0, 0], *windows]
+    assert batch["attention_mask"].sum(1).tolist() == [4, 7, 7, 7]
+    assert batch["windows"].tolist() == [1, 3]
+    assert tokens.report == LengthReport(3, 46, 13, windows=7)
+
+
+@pytest.mark.parametrize(
+    ("most", "cut_texts", "cut_tokens"), [(1, 2, 6 + 2), (2, 1, 3), (3, 0, 0), (8, 0, 0)]
+)
+def test_what_lies_behind_the_last_window_is_counted_as_cut(tokenizer, most, cut_texts, cut_tokens):
+    policy = LongText(max_length=7, keep="windows", stride=3, max_windows=most)
+    texts = [" ".join(WORDS[:n]) for n in (11, 5, 7)]
+    report = TextEncoder(tokenizer, policy).tokens(texts)[0].report
+    assert (report.cut_texts, report.cut_tokens) == (cut_texts, cut_tokens)
+
+
+def test_windows_are_for_single_texts(tokenizer):
+    encoder = TextEncoder(tokenizer, LongText(max_length=12, keep="windows"))
+    with pytest.raises(SpecError, match=r"^long_text.keep: windows is for single texts"):
+        encoder.tokens(["good"], ["bad"])
+
+
+def test_a_tokenizer_that_runs_two_texts_together_is_refused_for_pairs(tokenizer):
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A $B:1 [SEP]",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )  # fmt: skip
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
+    with pytest.raises(ModelError, match="puts nothing between the two texts of a pair"):
+        TextEncoder(fast, LongText(max_length=12)).tokens(["good"], ["bad"])
+    tokens, _ = TextEncoder(typed(fast), LongText(max_length=12)).tokens(["good"], ["bad"])
+    assert tokens.types.tolist() == [0, 0, 1, 0]
+
+
+def test_a_pair_needs_room_for_both_texts(tokenizer):
+    encoder = TextEncoder(tokenizer, LongText(max_length=4))
+    assert encoder.tokens(["good view room"])[0].values.tolist() == [2, 5, 17, 3]
+    with pytest.raises(SpecError, match=r"4 leaves no room for two texts beside 3 special tokens"):
+        encoder.tokens(["good"], ["bad"])
+    tokens, _ = TextEncoder(tokenizer, LongText(max_length=5)).tokens(["good view"], ["bad sad"])
+    assert tokens.values.tolist() == [2, 5, 3, 9, 3]
+
+
 # the longest input
 
 
@@ -176,11 +350,12 @@ def tokenizer(encoder_dir: Path) -> Any:
     return AutoTokenizer.from_pretrained(encoder_dir)
 
 
-def dataset(count: int = 60) -> Dataset:
+def dataset(count: int = 60, *, pairs: bool = False) -> Dataset:
     rows = reviews(count)
-    return Dataset.from_dict(
-        {"text": [row["text"] for row in rows], "label": [i % 3 for i in range(count)]}
-    )
+    columns = {"text": [row["text"] for row in rows], "label": [i % 3 for i in range(count)]}
+    if pairs:
+        columns["text_pair"] = [row["text"] for row in reviews(count, seed=1)]
+    return Dataset.from_dict(columns)
 
 
 def tokenized(data: Dataset, encoder: TextEncoder, ctx: Context) -> Tokens:
@@ -213,18 +388,19 @@ class Watched:
 
 
 @pytest.mark.field("compute.workers")
-@pytest.mark.parametrize("threads", ["true", None])
+@pytest.mark.parametrize(("threads", "pairs"), [("true", True), (None, False)])
 def test_several_processes_make_the_same_ids_and_show_progress(
-    tokenizer, monkeypatch, capfd, threads
+    tokenizer, monkeypatch, capfd, threads, pairs
 ):
     if threads is None:
         monkeypatch.delenv("TOKENIZERS_PARALLELISM")
-    encoder = TextEncoder(tokenizer, LongText(max_length=12, keep="head+tail"))
+    policy = LongText(max_length=12, keep="head+tail" if pairs else "windows")
+    encoder = TextEncoder(typed(tokenizer), policy)
     results = {}
     for workers in (1, 2, 7):
         progress = Watched()
         ctx = Context(workers=workers, progress=progress)
-        results[workers] = content(tokenized(dataset(), encoder, ctx))
+        results[workers] = content(tokenized(dataset(pairs=pairs), encoder, ctx))
         assert progress.bars == [("tokenize train", 60)]
         assert progress.done == 60
     assert results[1] == results[2] == results[7]
@@ -255,6 +431,26 @@ def test_workers_of_a_spec_are_processes(encoder_dir, reviews_csv, tmp_path, mon
             }
         )
     assert asked == [3]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_pair_that_cannot_be_cut_as_asked_is_named_by_its_row(tokenizer, monkeypatch, workers):
+    monkeypatch.setattr("bertkit.text.tokenize.CHUNK", 7)
+    columns = {"text": ["good view"] * 20, "text_pair": ["bad"] * 20, "label": [0, 1] * 10}
+    columns["text_pair"][16] = "very sad room " * 3
+    encoder = TextEncoder(tokenizer, LongText(max_length=12, cut="first"))
+    with pytest.raises(DataError) as caught:
+        tokenized(Dataset.from_dict(columns), encoder, Context(workers=workers))
+    assert str(caught.value) == (
+        "train, row 17: the second text has 9 tokens, beside which nothing of the first fits into "
+        "12; raise long_text.max_length, or choose long_text.cut: longest"
+    )
+
+
+def test_tokenizing_needs_no_torch():
+    code = "import bertkit.text.tokenize, sys; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_more_texts_than_go_to_the_tokenizer_at_a_time(tokenizer, monkeypatch):
@@ -288,6 +484,41 @@ def test_a_label_that_loses_all_its_texts_is_warned_of(tokenizer):
         "train: 1 texts longer than 8 tokens dropped, 2 left",
         "train: no text is left with the labels long",
     ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "pairs", "warned"),
+    [
+        ({"keep": "windows", "stride": 4, "max_windows": 2}, None,
+         ["train: 1 of 2 texts have more than 2 windows (the first are kept), 8 tokens left out; "
+          "the longest has 22"]),
+        ({"keep": "windows"}, None, []),
+        ({"keep": "tail"}, ["bad"] * 2,
+         ["train: 1 of 2 pairs cut to 10 tokens (tail of the longer text kept), 14 tokens left "
+          "out; the longest has 24"]),
+        ({"cut": "first"}, ["bad"] * 2,
+         ["train: 1 of 2 pairs cut to 10 tokens (head of the first text kept), 14 tokens left "
+          "out; the longest has 24"]),
+        ({"keep": "drop"}, ["bad"] * 2,
+         ["train: 1 pairs longer than 10 tokens dropped, 1 left",
+          "train: no text is left with the labels long"]),
+    ],
+)  # fmt: skip
+def test_what_is_cut_or_dropped_is_warned_of(tokenizer, policy, pairs, warned):
+    columns: dict[str, Any] = {"text": ["good room", "the room was bad " * 5], "label": [[0], [1]]}
+    columns |= {"text_pair": pairs} if pairs else {}
+    task = MultiLabel(("short", "long", "never"))
+    splits = Splits(task, Dataset.from_dict(columns), None, None, {})
+    warnings: list[str] = []
+    said: list[str] = []
+    encoder = TextEncoder(tokenizer, LongText(max_length=10, **policy))
+    tokens = tokenize_splits(splits, encoder, Context(warn=warnings.append, say=said.append))
+    assert warnings == warned
+    windows = {"windows": 1 + policy.get("max_windows", 4)} if "windows" in policy.values() else {}
+    assert said == [f"train: 2 texts in {count} windows" for count in windows.values()]
+    left = [[1, 0, 0]] if policy.get("keep") == "drop" else [[1, 0, 0], [0, 1, 0]]
+    assert tokens["train"].labels.tolist() == left
+    assert tokens["train"].labels.dtype == np.float32
 
 
 def test_a_tokenizer_that_leaves_no_room(tokenizer):
@@ -343,6 +574,24 @@ def test_labels_are_not_part_of_what_is_cached(tokenizer, tmp_path):
     assert found["labels"] == [0] * 60
 
 
+@pytest.mark.parametrize("pairs", [False, True])
+def test_types_and_windows_come_from_the_cache_too(tokenizer, tmp_path, pairs):
+    policy = LongText(max_length=12, keep="head" if pairs else "windows")
+    cache, encoder = Cache(tmp_path), TextEncoder(typed(tokenizer), policy)
+    data = dataset(pairs=pairs)
+    first, second = cache.ask(data, encoder), cache.ask(data, encoder)
+    assert (first[0], second[0]) == ("miss", "hit")
+    assert first[1] == second[1]
+    assert (first[1]["types"] is None, first[1]["counts"] is None) == (not pairs, pairs)
+
+
+def test_how_windows_are_pooled_is_not_part_of_what_is_cached(tokenizer, tmp_path):
+    cache = Cache(tmp_path)
+    for pool, answer in [("mean", "miss"), ("max", "hit"), ("attention", "hit")]:
+        policy = LongText(max_length=12, keep="windows", pool=pool)
+        assert cache.ask(dataset(), TextEncoder(tokenizer, policy))[0] == answer
+
+
 def test_another_policy_tokenizer_or_text_is_another_entry(tokenizer, tmp_path):
     cache = Cache(tmp_path)
     long = AutoTokenizer.from_pretrained(make_encoder(tmp_path / "other"))
@@ -357,6 +606,18 @@ def test_another_policy_tokenizer_or_text_is_another_entry(tokenizer, tmp_path):
         (dataset(), TextEncoder(tokenizer, LongText(max_length=12, keep="head+tail", head=2))),
         (dataset(), TextEncoder(long, LongText(max_length=12))),
         (dataset(59), TextEncoder(tokenizer, LongText(max_length=12))),
+        (dataset(), TextEncoder(tokenizer, LongText(max_length=12, keep="windows"))),
+        (dataset(), TextEncoder(tokenizer, LongText(max_length=12, keep="windows", stride=4))),
+        (dataset(), TextEncoder(tokenizer, LongText(max_length=12, keep="windows", max_windows=2))),
+        (dataset(pairs=True), TextEncoder(tokenizer, LongText(max_length=12))),
+        (dataset(pairs=True), TextEncoder(tokenizer, LongText(max_length=60))),
+        (dataset(pairs=True), TextEncoder(tokenizer, LongText(max_length=60, cut="second"))),
+        (dataset(pairs=True), TextEncoder(typed(tokenizer), LongText(max_length=12))),
+        (dataset(pairs=True), TextEncoder(tokenizer, LongText(max_length=12, keep="tail"))),
+        (
+            dataset(pairs=True).rename_columns({"text": "text_pair", "text_pair": "text"}),
+            TextEncoder(tokenizer, LongText(max_length=12)),
+        ),
         (
             Dataset.from_dict({"text": swapped, "label": [0] * 60}),
             TextEncoder(tokenizer, LongText(max_length=12)),
