@@ -216,7 +216,20 @@ def _read_json(path: Path, options: Files) -> pa.Table:
     if not rows:
         raise DataError(f"{path}: no JSON object in it; expected labelled texts")
     names = dict.fromkeys(name for row in rows for name in row)
-    return _table(path, {name: [row.get(name) for row in rows] for name in names})
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    for name in options.label_columns:
+        _refuse_mixed(path, name, columns.get(name, []))
+    return _table(path, columns)
+
+
+def _refuse_mixed(path: Path, name: str, values: list[Any]) -> None:
+    """Refuse a column with lists in some rows, which would be read as their text."""
+    listed = [isinstance(value, list) for value in values if value is not None]
+    if any(listed) and not all(listed):
+        raise DataError(
+            f"{path}: column `{name}` holds lists in {sum(listed)} of {len(values)} rows and "
+            "single values in others; expected the same in all"
+        )
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -236,14 +249,20 @@ def _table(path: Path, columns: dict[str, list[Any]]) -> pa.Table:
             try:
                 arrays[name] = pa.array(values)
             except (pa.ArrowException, OverflowError):
-                mixed = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
-                arrays[name] = pa.array(mixed, pa.string())
+                arrays[name] = pa.array(_strings(values))
         except UnicodeEncodeError as error:
             raise DataError(
                 f"{path}: column `{name}` holds {error.object[error.start]!r}, "
                 "which is half a character; expected whole ones"
             ) from None
     return pa.table(arrays)
+
+
+def _strings(values: list[Any]) -> list[Any]:
+    """Return what is no string as JSON writes it; of lists their elements."""
+    if all(value is None or isinstance(value, list) for value in values):
+        return [None if value is None else _strings(value) for value in values]
+    return [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
 
 
 def _read_delimited(path: Path, options: Files, delimiter: str) -> pa.Table:

@@ -71,9 +71,9 @@ class Inline(DatasetLoader):
         for name in ("train", "validation", "test"):
             examples = getattr(self, name)
             if isinstance(examples, list):
-                lists = (row.label for row in examples if isinstance(row.label, list))
-                floats = any(isinstance(one, float) for label in lists for one in label)
-                splits[name] = Dataset.from_list([_row(row, floats) for row in examples])
+                lists = [row.label for row in examples if isinstance(row.label, list)]
+                kind = _kind([one for label in lists for one in label])
+                splits[name] = Dataset.from_list([_row(row, kind) for row in examples])
         return DatasetDict(splits)
 
     @property
@@ -82,11 +82,20 @@ class Inline(DatasetLoader):
         return ("text", "text_pair") if isinstance(self.train[0].text, list) else ("text",)
 
 
-def _row(example: Example, floats: bool) -> dict[str, Any]:
+def _kind(values: list[Any]) -> type:
+    """Return what the elements of lists are read as, since a column holds one type."""
+    if any(isinstance(one, str) for one in values):
+        return str
+    if any(isinstance(one, float) for one in values):
+        return float
+    return int if set(values) <= {0, 1} else str  # ids and names are read alike, of any size
+
+
+def _row(example: Example, kind: type) -> dict[str, Any]:
     label, texts = example.label, example.text
     pair = dict(zip(("text", "text_pair"), texts, strict=True)) if isinstance(texts, list) else {}
     if isinstance(label, list):
-        values: Any = [float(one) if floats else str(one) for one in label]
+        values: Any = [kind(one) for one in label]
     else:
         values = str(label)  # classes may be words and numbers side by side
     return {"text": texts, **pair, "label": values}

@@ -29,10 +29,12 @@ class Labels(ABC):
 
     Args:
         loader: names the columns, their separator and the labels.
+        why: what the columns hold, in words.
+        count: labels that there are; None where the data says so.
     """
 
-    def __init__(self, loader: DatasetLoader) -> None:
-        self.loader = loader
+    def __init__(self, loader: DatasetLoader, why: str = "", count: int | None = None) -> None:
+        self.loader, self.why, self.count = loader, why, count
         self.columns = loader.label_columns
         self.shown = ", ".join(f"`{column}`" for column in self.columns)
 
@@ -82,11 +84,11 @@ class Labels(ABC):
                 if one not in names:
                     strange.setdefault(one, []).append(row)
         if strange:
-            rows = sum(map(len, strange.values()))
+            texts = len(set().union(*strange.values()))
             shown = ", ".join(f"{v!r} in row {r[0] + 1}" for v, r in list(strange.items())[:SHOWN])
             hint = suggest(next(iter(strange)), names)
             raise DataError(
-                f"{role}: {rows} texts have {len(strange)} labels that are not among those "
+                f"{role}: {texts} texts have {len(strange)} labels that are not among those "
                 f"{source}: {shown} ({FIRST_ROW}).{hint} Known: {', '.join(list(names)[:20])}. "
                 "Correct those rows or take them out"
             )
@@ -131,9 +133,10 @@ class _Single(Labels):
         labels, names = split[column][:], class_names(split, column)
         self.refuse_missing([is_missing(label) for label in labels], role)
         if names is not None:
-            return class_strings(labels, names, self.loader, role)
+            found = class_strings([[label] for label in labels], names, self.loader, role)
+            return [string for (string,) in found]
         strings = [str(label) for label in labels]
-        numbers = as_numbers(strings)
+        numbers = as_numbers(split, column, strings)
         if numbers is None:
             return strings
         self.refuse_missing([is_missing(number) for number in numbers], role)
@@ -189,9 +192,14 @@ class _Lists(_Multi):
             )
         names = class_names(split, column)
         if names is not None:
-            return [class_strings(labels, names, self.loader, role) for labels in found]
+            return class_strings(found, names, self.loader, role)
         if self.indicators is None:
-            self.indicators = len(found[0]) if are_indicators(found) else 0
+            self.indicators = len(found[0]) if are_indicators(found, self.count) else 0
+        if self.indicators and self.count not in (None, self.indicators):
+            raise DataError(
+                f"{role}: the lists in column {self.shown} hold 0 or 1 for {self.indicators} "
+                f"labels, and there are {self.count}; give a 0 or 1 for each"
+            )
         if self.indicators:
             odd = [
                 i for i, labels in enumerate(found)
@@ -206,10 +214,15 @@ class _Lists(_Multi):
         return [[str(one) for one in labels] for labels in found]
 
     def names(self, train: datasets.Dataset, values: Sequence[Any]) -> dict[str, str]:
-        known = class_names(train, self.columns[0])
-        if known and not self.loader.labels:
+        known, labels = class_names(train, self.columns[0]), self.loader.labels
+        if known and not labels:
             return {name: name for name in known}
-        found = {one for labels in values for one in labels}
+        if self.indicators and labels and len(labels) != self.indicators:
+            raise SpecError(
+                f"dataset.labels: {len(labels)} names, and the lists in column {self.shown} hold 0 "
+                f"or 1 for {self.indicators} labels; give one name for each"
+            )
+        found = {one for value in values for one in value}
         return self.declared(found | set(map(str, range(self.indicators or 0))))
 
 
@@ -218,8 +231,10 @@ class _Joined(_Multi):
 
     def read(self, split: datasets.Dataset, role: str) -> list[Any]:
         separator = str(self.loader.separator)
-        cells = (str(cell or "").split(separator) for cell in split[self.columns[0]][:])
-        return [[one.strip() for one in cell if one.strip()] for cell in cells]
+        column = split[self.columns[0]][:]
+        cells = ("" if is_missing(cell) else str(cell) for cell in column)
+        parts = (cell.split(separator) for cell in cells)
+        return [[one.strip() for one in labels if one.strip()] for labels in parts]
 
     def names(self, train: datasets.Dataset, values: Sequence[Any]) -> dict[str, str]:
         return self.declared({one for labels in values for one in labels})
@@ -231,16 +246,17 @@ class _Columns(_Multi):
     def read(self, split: datasets.Dataset, role: str) -> list[Any]:
         given: list[list[str]] = [[] for _ in range(split.num_rows)]
         for column in self.columns:
-            cells = [str(cell).strip().lower() for cell in split[column][:]]
-            strange = [i for i, cell in enumerate(cells) if cell not in YES_NO]
+            cells = split[column][:]
+            flags = [flag(cell) for cell in cells]
+            strange = [i for i, one in enumerate(flags) if one is None]
             if strange:
                 raise DataError(
                     f"{role}: {len(strange)} of {len(cells)} values in column `{column}` are "
                     f"neither 0 nor 1, such as {cells[strange[0]]!r} in {rows(strange[:1])}; "
                     "expected 0 or 1 in a column that belongs to one label"
                 )
-            for labels, cell in zip(given, cells, strict=True):
-                if YES_NO[cell]:
+            for labels, one in zip(given, flags, strict=True):
+                if one:
                     labels.append(column)
         return given
 
@@ -293,7 +309,7 @@ class _Numbers(Labels):
             raise DataError(
                 f"{role}: {len(strange)} of {len(result)} labels in column {self.shown} are no "
                 f"finite numbers: {shown} ({FIRST_ROW}); a regression learns numbers. Correct "
-                "those rows, or name one column of classes and no `task: regression`"
+                "those rows, or write `task: single_label` if the labels are classes"
             )
         return result
 
@@ -328,13 +344,16 @@ class _Numbers(Labels):
         return ()
 
 
-def labels_of(loader: DatasetLoader, train: datasets.Dataset, said: Kind | None) -> Labels:
+def labels_of(
+    loader: DatasetLoader, train: datasets.Dataset, said: Kind | None, count: int | None = None
+) -> Labels:
     """Return the reader of a table's labels.
 
     Args:
         loader: names the label columns and their separator.
         train: the train split as it was loaded.
         said: what the user says the task is; None to infer it from the columns.
+        count: labels that there are; None where the data says so.
 
     Raises:
         SpecError: what is said cannot be, with these columns.
@@ -342,74 +361,98 @@ def labels_of(loader: DatasetLoader, train: datasets.Dataset, said: Kind | None)
     """
     columns, separator = loader.label_columns, loader.separator
     listed = [column for column in columns if is_list(train, column)]
+    classes = any(class_names(train, column) is not None for column in columns)
     if listed and len(columns) > 1:
         raise DataError(
             f"dataset.label: column `{listed[0]}` of train holds lists; give either one column of "
             "lists, or several columns of single values"
         )
-    if listed and separator is not None:
+    if separator is not None and (listed or classes or len(columns) > 1):
+        what = "lists" if listed else "classes" if classes else "one label"
         raise SpecError(
-            f"dataset.separator: column `{columns[0]}` holds lists, which need none; take it out"
+            f"dataset.separator: splits one column of joined strings, and column `{columns[0]}` "
+            f"holds {what}; take the separator out"
         )
-    found, why = _infer(loader, train, bool(listed), said)
-    one_number = len(columns) == 1 and not listed and class_names(train, columns[0]) is None
+    found, why = _infer(loader, train, bool(listed), said, count)
+    single = len(columns) == 1 and not listed
     can_be = {
-        "single_label": one_number and found == "regression",  # each number is a class
-        "regression": (one_number and separator is None) or len(columns) > 1 or bool(listed),
+        "single_label": single and found == "regression",  # each number is a class
+        "multi_label": len(columns) > 1,
+        "regression": separator is None and not classes,
     }
     kind: Kind = said or found
-    if kind != found and not can_be.get(kind):
+    if kind != found and not can_be[kind]:
         advice = {
             "single_label": "one column with one value a text",
-            "multi_label": "a column of lists, one column for each label, or dataset.separator",
+            "multi_label": "a column of lists, a column of 0 and 1 for each label, or "
+            "dataset.separator",
             "regression": "numbers",
         }[kind]
         raise SpecError(f"task: {kind}, but {why}, which means {found}; expected {advice}")
     if kind == "regression":
-        return _Numbers(loader)
+        return _Numbers(loader, why)
     if kind == "single_label":
-        return _Single(loader)
-    return (_Lists if listed else _Joined if separator is not None else _Columns)(loader)
+        return _Single(loader, why)
+    reader = _Lists if listed else _Joined if separator is not None else _Columns
+    return reader(loader, why, count)
 
 
 def _infer(
-    loader: DatasetLoader, train: datasets.Dataset, listed: bool, said: Kind | None
+    loader: DatasetLoader,
+    train: datasets.Dataset,
+    listed: bool,
+    said: Kind | None,
+    count: int | None,
 ) -> tuple[Kind, str]:
     """Return what the columns mean, and why."""
     columns = loader.label_columns
     shown = ", ".join(f"`{column}`" for column in columns)
     if listed:
-        floats = str(getattr(element(train, columns[0]), "dtype", "")).startswith("float")
-        if floats and not are_indicators(train[columns[0]][:]):
-            return "regression", f"column {shown} holds lists of numbers with a fraction"
+        if is_float(train, columns[0]) and not are_indicators(train[columns[0]][:], count):
+            return "regression", f"column {shown} holds lists of decimal numbers"
         return "multi_label", f"column {shown} holds lists of labels"
     if loader.separator is not None:
         return "multi_label", f"dataset.separator splits column {shown}"
     if len(columns) > 1:
-        flags = all(
-            str(cell).strip().lower() in YES_NO for name in columns for cell in train[name][:]
-        )
-        what = "0 and 1" if flags else "numbers"
-        return ("multi_label" if flags else "regression"), f"columns {shown} hold {what}"
+        cells = [(name, i, cell) for name in columns for i, cell in enumerate(train[name][:])]
+        if all(flag(cell) is not None for _, _, cell in cells):
+            return "multi_label", f"columns {shown} hold 0 and 1"
+        words = [
+            (name, row, cell) for name, row, cell in cells
+            if class_names(train, name) or (_number(cell) is None and not is_missing(cell))
+        ]  # fmt: skip
+        if words and said is None:
+            name, row, word = words[0]
+            raise DataError(
+                f"train: several label columns hold either 0 or 1, one column for each label, or "
+                f"the numbers of a regression; found {word!r} in column `{name}`, {rows([row])}. "
+                "Correct it, or name one column in dataset.label"
+            )
+        return "regression", f"columns {shown} hold numbers"
     if class_names(train, columns[0]) is not None:
         return "single_label", f"column {shown} holds classes"
-    cells = [cell for cell in train[columns[0]][:] if not is_missing(cell)]
-    strings = [str(cell) for cell in cells]
-    numbers = as_numbers(strings)
-    if numbers is not None and not all(n.is_integer() for n in numbers if math.isfinite(n)):
+    strings = [str(cell) for cell in train[columns[0]][:] if not is_missing(cell)]
+    numbers = as_numbers(train, columns[0], strings)
+    if numbers is not None and not all(number.is_integer() for number in numbers):
         return "regression", f"column {shown} holds numbers with a fraction"
     if numbers is None and said is None:
-        mixed = [
-            i for i, string in enumerate(strings) if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", string)
-        ]
-        words = [i for i, string in enumerate(strings) if _number(string) is None]
-        if mixed and words:
-            raise DataError(
-                f"train: column {shown} mixes numbers, such as {strings[mixed[0]]}, and words, "
-                f"such as {strings[words[0]]!r} in {rows(words[:1])}; correct it, or write "
-                "`task: single_label` if each of them is a class"
-            )
+        _refuse_mixed(train[columns[0]][:], shown)
     return "single_label", f"column {shown} holds one class a text"
+
+
+def _refuse_mixed(cells: Sequence[Any], shown: str) -> None:
+    """Refuse numbers with a fraction among words: a regression with strange cells, or classes."""
+    strings = [str(cell) for cell in cells]
+    fractions = [s for s in strings if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", s)]
+    words = [
+        i for i, cell in enumerate(cells) if not is_missing(cell) and _number(strings[i]) is None
+    ]
+    if fractions and words:
+        raise DataError(
+            f"train: column {shown} mixes numbers, such as {fractions[0]}, and words, such as "
+            f"{strings[words[0]]!r} in {rows(words[:1])}; correct it, or write "
+            "`task: single_label` if each of them is a class"
+        )
 
 
 def element(split: datasets.Dataset, column: str) -> Any:
@@ -429,33 +472,48 @@ def class_names(split: datasets.Dataset, column: str) -> list[str] | None:
     return getattr(element(split, column), "names", None)
 
 
+def is_float(split: datasets.Dataset, column: str) -> bool:
+    """Say whether a column, or its lists, hold floating-point numbers."""
+    return str(getattr(element(split, column), "dtype", "")).startswith("float")
+
+
 def class_strings(
-    labels: Sequence[int], names: Sequence[str], loader: DatasetLoader, role: str
-) -> list[str]:
-    """Return the names of ClassLabel ids; the ids where `dataset.labels` names those."""
-    strange = [i for i, label in enumerate(labels) if not 0 <= label < len(names)]
+    found: Sequence[Sequence[int]], names: Sequence[str], loader: DatasetLoader, role: str
+) -> list[list[str]]:
+    """Return the names of ClassLabel ids, row by row; the ids where `dataset.labels` names those.
+
+    Raises:
+        DataError: an id without a name.
+    """
+    strange = [i for i, ids in enumerate(found) if not all(0 <= one < len(names) for one in ids)]
     if strange:
         raise DataError(
             f"{role}: {len(strange)} label ids are outside 0 to {len(names) - 1}, "
             f"in {rows(strange)}; the data has no label for them"
         )
     by_name = loader.labels is None or set(names) & set(loader.labels)
-    return [names[label] if by_name else str(label) for label in labels]
+    return [[names[one] if by_name else str(one) for one in ids] for ids in found]
 
 
-def are_indicators(lists: Sequence[Sequence[Any]]) -> bool:
-    """Say whether lists hold a 0 or 1 for each label: one repeats, which no id in a list does."""
+def are_indicators(lists: Sequence[Sequence[Any]], count: int | None = None) -> bool:
+    """Say whether lists hold a 0 or 1 for each label, and not the ids 0 and 1.
+
+    Ids do not repeat in a list, so that only pairs leave a doubt: as ids, all of them would have
+    the same two labels, which teaches nothing.
+
+    Args:
+        lists: of the train split, or of one to evaluate.
+        count: labels that there are; None where the data says so.
+    """
     length = len(lists[0] or ())
-    return (
-        length > 1
-        and all(len(one or ()) == length and set(one) <= {0, 1} for one in lists)
-        and any(len(set(one)) < length for one in lists)
-    )
+    if length < 2 or not all(len(one or ()) == length and set(one) <= {0, 1} for one in lists):
+        return False
+    return count in (None, length) or any(len(set(one)) < length for one in lists)
 
 
-def as_numbers(strings: Sequence[str]) -> list[float] | None:
+def as_numbers(split: datasets.Dataset, column: str, strings: Sequence[str]) -> list[float] | None:
     """Return decimal numbers; None where a string is none, or all are whole as they are written."""
-    if not any("." in string for string in strings):
+    if not is_float(split, column) and not any("." in string for string in strings):
         return None
     if any(re.match(r"-?0\d|.*_", string) for string in strings):  # a code such as 01, no number
         return None
@@ -463,6 +521,11 @@ def as_numbers(strings: Sequence[str]) -> list[float] | None:
         return [float(string) for string in strings]
     except ValueError:
         return None
+
+
+def flag(cell: object) -> int | None:
+    """Return the 0 or 1 of a cell; None where it holds something else."""
+    return YES_NO.get(str(cell).strip().lower())
 
 
 def _number(value: Any) -> float | None:

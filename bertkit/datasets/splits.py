@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bertkit.datasets.base import DatasetLoader, Sample
-from bertkit.datasets.labels import SHOWN, Labels, labels_of, rows
+from bertkit.datasets.labels import SHOWN, Labels, element, is_list, labels_of, rows
 from bertkit.errors import DataError, suggest
 from bertkit.records import Context, Splits
 from bertkit.tasks import NO_LABEL, Task, TaskOptions
@@ -39,6 +39,7 @@ def load_splits(loader: DatasetLoader, ctx: Context, task: TaskOptions | None = 
     picked = {r: _pick(raw, name, r) for r, name in roles.items() if isinstance(name, str)}
     for role, split in picked.items():
         _check_table(split, loader, role)
+    _check_alike(picked, loader)
     labels = labels_of(loader, picked["train"], task.type if task else None)
     values = {role: labels.read(split, role) for role, split in picked.items()}
     names = labels.names(picked["train"], values["train"])
@@ -48,7 +49,7 @@ def load_splits(loader: DatasetLoader, ctx: Context, task: TaskOptions | None = 
         for role, split in picked.items()
     }
     shape = labels.task(names)
-    inferred = "" if task else " (inferred; `task:` says otherwise)"
+    inferred = "" if task else f" (inferred: {labels.why}; `task` may say otherwise)"
     ctx.say(f"task: {shape.kind}{inferred}")
     _check_labels(splits, shape, labels, declared=loader.labels is not None, ctx=ctx)
 
@@ -59,8 +60,11 @@ def load_splits(loader: DatasetLoader, ctx: Context, task: TaskOptions | None = 
     whole = splits["train"].num_rows
     for role in ("test", "validation"):
         if role in shares:
-            strata = shape.strata(splits["train"]["label"][:])
-            rest, held = hold_out(splits["train"], shares[role], ctx.seed, of=whole, strata=strata)
+            column = splits["train"]["label"][:]
+            rest, held = hold_out(
+                splits["train"], shares[role], ctx.seed, of=whole,
+                strata=shape.strata(column), ids=[labels.ids(value) for value in column],
+            )  # fmt: skip
             asked = loader.roles()[role] is not None
             if not held.num_rows and not asked:
                 ctx.warn(f"{role}: none was given, and {whole} texts are too few to hold some out")
@@ -74,11 +78,17 @@ def load_splits(loader: DatasetLoader, ctx: Context, task: TaskOptions | None = 
             splits[role] = _sample(held, getattr(sample, role), seed, role, ctx)
             told = "" if asked else " (none was given)"
             ctx.say(f"{role}: {held.num_rows} texts held out of train, stratified{told}")
-    _check_train(splits["train"], shape, labels, ctx)
+    if sample.train is not None and sample.train < picked["train"].num_rows:
+        hint = f"; dataset.sample.train draws {sample.train} of {picked['train'].num_rows} texts"
+    else:
+        hint = ""
+    _check_train(splits["train"], shape, labels, ctx, hint)
     _warn_of_few(splits, ctx)
     fingerprints = {role: fingerprint(split) for role, split in splits.items()}
     _warn_of_overlap(splits, ctx)
-    columns: dict[str, Any] = {"text": loader.text, "label": loader.label}
+    texts = loader.text_columns
+    columns: dict[str, Any] = {"text": list(texts) if len(texts) > 1 else texts[0]}
+    columns["label"] = loader.label
     if loader.separator is not None:
         columns["separator"] = loader.separator
     return Splits(
@@ -107,7 +117,7 @@ def labelled_rows(
     role = str(loader.roles()["train"])
     split = _pick(raw, role, "train")
     _check_table(split, loader, role)
-    labels = labels_of(loader, split, task.kind)
+    labels = labels_of(loader, split, task.kind, task.num_labels)
     values = labels.number(labels.read(split, role), names, role, "the model knows")
     return _frame(split, loader, role, values)
 
@@ -156,11 +166,13 @@ def _pick(raw: datasets.DatasetDict, name: str, role: str) -> datasets.Dataset:
         )
     if raw[name].num_rows == 0:
         raise DataError(f"dataset.{role}: the split `{name}` has no rows; expected texts in it")
-    return raw[name]
+    return raw[name].with_format(None)
 
 
 def _check_table(split: datasets.Dataset, loader: DatasetLoader, role: str) -> None:
-    """Refuse columns that are not there, or play two roles."""
+    """Refuse columns that are not there, play two roles, or hold what is no label."""
+    from datasets import ClassLabel, Value
+
     check_columns(split.column_names, loader.columns_by_option(), role)
     texts, labels = loader.text_columns, loader.label_columns
     if len(set(texts)) < len(texts):
@@ -170,6 +182,24 @@ def _check_table(split: datasets.Dataset, loader: DatasetLoader, role: str) -> N
             raise DataError(f"dataset.label: the same column as dataset.text, `{column}`")
         if labels.count(column) > 1:
             raise DataError(f"dataset.label: the column `{column}` is named twice; name each once")
+        inner = element(split, column)
+        if not isinstance(inner, (Value, ClassLabel)):
+            raise DataError(
+                f"dataset.label: column `{column}` of {role} holds {split.features[column]}; "
+                "expected a string or a number a text, or a list of them"
+            )
+
+
+def _check_alike(picked: Mapping[str, datasets.Dataset], loader: DatasetLoader) -> None:
+    """Refuse a column that holds lists in one split and single values in another."""
+    for column in loader.label_columns:
+        for role, split in picked.items():
+            if is_list(split, column) != is_list(picked["train"], column):
+                lists, single = (role, "train") if is_list(split, column) else ("train", role)
+                raise DataError(
+                    f"dataset.label: column `{column}` holds lists in {lists} and single values "
+                    f"in {single}; make them alike"
+                )
 
 
 def _frame(
@@ -228,10 +258,15 @@ def _used(split: datasets.Dataset, labels: Labels) -> set[int]:
     return {one for value in split["label"][:] for one in labels.ids(value)}
 
 
-def _check_train(train: datasets.Dataset, task: Task, labels: Labels, ctx: Context) -> None:
+def _check_train(
+    train: datasets.Dataset, task: Task, labels: Labels, ctx: Context, hint: str
+) -> None:
     """Refuse a train split that teaches nothing, and tell of labels without texts."""
     used = _used(train, labels)
-    task.check(train["label"][:])
+    try:
+        task.check(train["label"][:])
+    except DataError as error:
+        raise DataError(f"{error}{hint}") from None
     absent = [name for i, name in enumerate(task.labels) if used and i not in used]
     if absent:
         shown = ", ".join(absent[:SHOWN]) + (", …" if len(absent) > SHOWN else "")
@@ -276,10 +311,11 @@ def hold_out(
     seed: int,
     of: int | None = None,
     strata: np.ndarray[Any, Any] | None = None,
+    ids: Sequence[Iterable[int]] | None = None,
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Split off a share of the rows, in equal parts of every stratum.
 
-    Every stratum keeps at least one row in the rest, and both parts keep their order. Strata get
+    Every label keeps at least one row in the rest, and both parts keep their order. Strata get
     seats by largest remainder, so that the held-out part has as many rows as asked for, as far as
     that rule allows.
 
@@ -289,52 +325,67 @@ def hold_out(
         seed: of the draw; the same seed holds out the same rows.
         of: the number of rows that `share` refers to; those of `split` by default.
         strata: group of each row, int64 (n,); its label id by default.
+        ids: label ids of each row; its group by default.
     """
     import numpy as np
 
     groups = np.asarray(split["label"][:]) if strata is None else strata
-    held = np.sort(stratified_indices(groups, round(share * (of or len(groups))), seed))
+    held = np.sort(stratified_indices(groups, round(share * (of or len(groups))), seed, ids))
     rest = np.setdiff1d(np.arange(len(groups)), held)
     parts = [split.select(part).flatten_indices(keep_in_memory=True) for part in (rest, held)]
     return parts[0], parts[1]
 
 
-def stratified_indices(labels: np.ndarray[Any, Any], count: int, seed: int) -> np.ndarray[Any, Any]:
-    """Draw `count` row numbers, in proportion to the labels, leaving one row of each label behind.
+def stratified_indices(
+    strata: np.ndarray[Any, Any],
+    count: int,
+    seed: int,
+    ids: Sequence[Iterable[int]] | None = None,
+) -> np.ndarray[Any, Any]:
+    """Draw `count` row numbers, in proportion to the strata, leaving one row of each label behind.
 
     Args:
-        labels: int64 (n,).
+        strata: group of each row, int64 (n,).
         count: rows to draw; fewer come back where too few may be drawn.
         seed: of the draw.
+        ids: label ids of each row; its group by default.
 
     Returns:
-        int64 row numbers, at most `count`, without repetition.
+        int64 row numbers, at most `count` and n - 1, without repetition.
     """
     import numpy as np
 
     rng = np.random.default_rng([seed, 0x5EED])
-    classes, sizes = np.unique(labels, return_counts=True)
-    quota = sizes * (count / len(labels))
-    seats = np.minimum(np.floor(quota).astype(int), sizes - 1)
+    groups, sizes = np.unique(strata, return_counts=True)
+    free, seen = [], set[int]()
+    for group in groups:
+        drawn = []
+        for row in rng.permutation(np.flatnonzero(strata == group))[::-1]:
+            found = {group} if ids is None else set(ids[row])
+            if found <= seen:
+                drawn.append(row)
+            seen |= found
+        free.append(drawn[::-1])
+    count = min(count, len(strata) - 1)
+    quota = sizes * (count / len(strata))
+    most = np.array([len(drawn) for drawn in free])
+    seats = np.minimum(np.floor(quota).astype(int), most)
     order = np.argsort(-(quota - np.floor(quota)), kind="stable")
-    while seats.sum() < count and (seats < sizes - 1).any():
+    while seats.sum() < count and (seats < most).any():
         for i in order:
-            if seats.sum() < count and seats[i] < sizes[i] - 1:
+            if seats.sum() < count and seats[i] < most[i]:
                 seats[i] += 1
-    drawn = [
-        rng.permutation(np.flatnonzero(labels == c))[:n]
-        for c, n in zip(classes, seats, strict=True)
-    ]
-    return np.concatenate(drawn)
+    chosen = [row for drawn, n in zip(free, seats, strict=True) for row in drawn[:n]]
+    return np.array(chosen, dtype=np.int64)
 
 
 def fingerprint(split: datasets.Dataset) -> str:
     """Return the sha256 over the texts and labels of a split, in order."""
     digest = hashlib.sha256()
     for label, *texts in zip(split["label"][:], *_text_columns(split), strict=True):
-        for text in texts:
+        for mark, text in zip((label, "pair"), texts, strict=False):
             data = text.encode("utf-8", "surrogatepass")
-            digest.update(f"{label}:{len(data)}:".encode() + data)
+            digest.update(f"{mark}:{len(data)}:".encode() + data)
     return digest.hexdigest()
 
 

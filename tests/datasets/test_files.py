@@ -26,10 +26,10 @@ Row = tuple[str, str]
 ROWS: list[Row] = [("很好看, 推荐", "pos"), ('he said "no"', "neg"), ("two\nlines", "pos")]
 
 
-def load(path: Path | list[Path], task: str | None = None, **options: Any) -> Splits:
+def load(path: Path | list[Path], **options: Any) -> Splits:
     train = [str(one) for one in path] if isinstance(path, list) else str(path)
     loader = Files.model_validate({"train": train, "validation": 0, **options})
-    return load_splits(loader, Context(), task)
+    return load_splits(loader, Context())
 
 
 def rows_of(splits: Splits, name: str = "train") -> list[Row]:
@@ -328,10 +328,6 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
         "stands between its columns, say so in dataset.delimiter."),
     "no such column in json": ("a.jsonl", '{"text": "a", "stars": 1}\n',
         "dataset.label: a.jsonl has no column `label`. Found: text, stars."),
-    "a label of no whole number": ("a.csv", HEADER + "a,1.5\nb,2\n",
-        "train: 1 of 2 labels in column `label` are no whole numbers, such as 1.5 in row 1 (row 1 "
-        "is the first text, after any header line); expected classes. If each number is a class, "
-        "write `task: single_label`"),
     "a missing label among numbers": ("a.csv", HEADER + "a,1.0\nb,nan\n",
         "train: 1 of 2 labels are missing, in row 2 (row 1 is the first text, after any header "
         "line); remove those rows or fill the column `label`"),
@@ -355,9 +351,16 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
         "a.jsonl: column `text` holds '\\ud83d', which is half a character; expected whole ones"),
     "numbers as texts": ("a.jsonl", '{"text": 1, "label": 1}\n{"text": 2, "label": 0}\n',
         "dataset.text: column `text` of train holds int64; expected strings"),
-    "lists as labels": ("a.jsonl", '{"text": "a", "label": ["x"]}\n',
-        "dataset.label: column `label` of train holds List; expected one string or whole number a "
-        "text"),
+    "objects as labels": ("a.jsonl", '{"text": "a", "label": {"stars": 5}}\n',
+        "dataset.label: column `label` of train holds {'stars': Value('int64')}; expected a string "
+        "or a number a text, or a list of them"),
+    "lists of lists as labels": ("a.jsonl", '{"text": "a", "label": [["x"]]}\n',
+        "dataset.label: column `label` of train holds List(List(Value('string'))); expected a "
+        "string or a number a text, or a list of them"),
+    "labels that are a list in some rows": ("a.jsonl",
+        '{"text": "a", "label": ["x"]}\n{"text": "b", "label": "y"}\n{"text": "c"}\n',
+        "a.jsonl: column `label` holds lists in 1 of 3 rows and single values in others; expected "
+        "the same in all"),
     "no parquet": ("a.parquet", b"PAR1", "a.parquet: not a readable parquet file ("),
     "no arrow": ("a.arrow", b"\xff\xff\xff\xff\x10\0\0\0", "a.arrow: not a readable arrow file ("),
 }  # fmt: skip

@@ -76,7 +76,11 @@ def test_the_texts_are_part_of_the_spec_and_survive_yaml(tmp_path):
     ("train", "dataset", "place"),
     [
         ([], {}, "dataset.train: "),
-        (rows(("a", 1.5)), {}, "dataset.train.0.label: found 1.5; "),
+        (rows(("a", [])), {"test": rows(("a", [True]))}, "dataset.test.0.label.0: found true; "),
+        (rows(("a", {})), {}, "dataset.train.0.label: found an empty mapping; "),
+        (rows(("a", float("nan"))), {}, "dataset.train.0.label: found NaN; "),
+        (rows((["a"], 1)), {}, "dataset.train.0.text: "),
+        (rows((["a", "b", "c"], 1)), {}, "dataset.train.0.text: "),
         (rows(("a", True)), {}, "dataset.train.0.label: found true; "),
         (rows(("a", None)), {}, "dataset.train.0.label: found null; "),
         (rows(("a", 1), (1, 1)), {}, "dataset.train.1.text: found 1; "),

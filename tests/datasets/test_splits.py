@@ -20,6 +20,7 @@ from bertkit.datasets.memory import Memory
 from bertkit.datasets.splits import fingerprint, hold_out, load_splits, stratified_indices
 from bertkit.errors import DataError
 from bertkit.records import Context, Splits
+from bertkit.tasks import Kind, MultiLabel, Regression, TaskOptions
 from tests.conftest import reviews
 
 ROW_1 = "(row 1 is the first text, after any header line)"
@@ -34,6 +35,17 @@ class Voice:
 
     def context(self, seed: int = 42) -> Context:
         return Context(seed=seed, say=self.said.append, warn=self.warned.append)
+
+    @property
+    def of_splits(self) -> list[str]:
+        """What was said, but for the task."""
+        assert self.said[0].startswith("task: ")
+        return self.said[1:]
+
+    @property
+    def doubted(self) -> list[str]:
+        """What was warned of, but for the few texts that a split of a test has."""
+        return [line for line in self.warned if "texts, each of which weighs" not in line]
 
 
 def table(count: int = 40, labels: str = "ab", start: int = 0) -> Dataset:
@@ -51,11 +63,12 @@ def splits_of(
     voice: Voice | None = None,
     *,
     seed: int = 42,
-    task: str | None = None,
+    task: Kind | None = None,
     **options: Any,
 ) -> Splits:
     loader = Memory.model_validate({"data": data, **options})
-    return load_splits(loader, (voice or Voice()).context(seed), task)
+    said = TaskOptions(type=task) if task else None
+    return load_splits(loader, (voice or Voice()).context(seed), said)
 
 
 def refusal(data: Any, **options: Any) -> str:
@@ -107,7 +120,7 @@ def test_where_only_train_is_given_shares_are_held_out_and_the_log_says_so():
     voice = Voice()
     splits = splits_of(table(40), voice)
     assert sizes(splits) == {"train": 28, "validation": 4, "test": 8}
-    assert voice.said == [
+    assert voice.of_splits == [
         "test: 8 texts held out of train, stratified (none was given)",
         "validation: 4 texts held out of train, stratified (none was given)",
     ]
@@ -117,7 +130,7 @@ def test_with_a_test_split_and_no_validation_a_tenth_of_train_is_held_out():
     voice = Voice()
     splits = splits_of(DatasetDict(train=table(40), test=table(3, start=40)), voice)
     assert sizes(splits) == {"train": 36, "validation": 4, "test": 3}
-    assert voice.said == ["validation: 4 texts held out of train, stratified (none was given)"]
+    assert voice.of_splits == ["validation: 4 texts held out of train, stratified (none was given)"]
 
 
 @pytest.mark.field("dataset.test")
@@ -159,7 +172,7 @@ def test_shares_are_of_all_rows_and_keep_the_proportions_of_the_labels():
         "validation": {"a": 15, "b": 5},
         "test": {"a": 15, "b": 5},
     }
-    assert voice.said == [
+    assert voice.of_splits == [
         "test: 20 texts held out of train, stratified",
         "validation: 20 texts held out of train, stratified",
     ]
@@ -205,6 +218,40 @@ def test_holding_out_is_a_seeded_stratified_partition(labels, share, seed):
         assert not (up and down) or min(up) >= max(down)
 
 
+ID_SETS = st.lists(st.sets(st.integers(0, 4), max_size=3).map(sorted), min_size=2, max_size=40)
+MANY = MultiLabel(tuple("abcde"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(ids=ID_SETS, share=st.floats(0, 0.99), seed=st.integers(0, 2**32 - 1))
+def test_of_several_labels_a_text_each_keeps_one_text_behind(ids, share, seed):
+    count = round(share * len(ids))
+    held = set(stratified_indices(MANY.strata(ids), count, seed, ids).tolist())
+    rest = [labels for row, labels in enumerate(ids) if row not in held]
+    assert rest
+    assert set().union(*rest) == set().union(*ids)
+    # no text but those that a label needs is kept back
+    assert len(held) >= min(count, len(ids) - max(1, len(set().union(*ids))))
+    assert len(held) <= count
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    values=st.lists(st.floats(-5, 5), min_size=2, max_size=80),
+    share=st.floats(0, 0.99),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_of_numbers_each_tenth_gives_its_share_and_as_many_as_asked_for_are_held_out(
+    values, share, seed
+):
+    count = round(share * len(values))
+    strata = Regression(("x",)).strata([[value] for value in values])
+    held = stratified_indices(strata, count, seed, [()] * len(values))
+    assert len(held) == len(set(held.tolist())) == min(count, len(values) - 1)
+    for group, size in enumerate(np.bincount(strata)):
+        assert abs((strata[held] == group).sum() - size * len(held) / len(values)) <= 1
+
+
 @settings(max_examples=50, deadline=None)
 @given(labels=LABELS, share=st.floats(0.01, 0.9))
 def test_both_parts_together_are_all_rows_in_their_order(labels, share):
@@ -233,7 +280,7 @@ def test_a_sample_is_what_shuffle_and_select_of_datasets_give(split):
     assert chosen["text"][:] == data[split].shuffle(seed=7).select(range(12))["text"][:]
     others = {name: data[name].num_rows for name in data if name != split}
     assert sizes(splits) == {**others, split: 12}
-    assert voice.said == [f"{split}: 12 of {data[split].num_rows} texts sampled, seed 7"]
+    assert voice.of_splits == [f"{split}: 12 of {data[split].num_rows} texts sampled, seed 7"]
 
 
 @pytest.mark.field("dataset.sample.seed")
@@ -259,8 +306,8 @@ def test_a_sample_larger_than_the_split_is_the_split_with_a_warning():
 def test_a_sample_that_leaves_one_label():
     data = rows([str(i) for i in range(200)], ["rare"] + ["usual"] * 199)
     assert refusal(data, validation=0, sample={"train": 3}) == (
-        "dataset.sample.train: 3 texts are left, all with the label `usual`; at least two labels "
-        "are needed"
+        "train: every one of its 3 texts has the label `usual`; at least two labels are needed; "
+        "dataset.sample.train draws 3 of 200 texts"
     )
 
 
@@ -372,19 +419,6 @@ def test_labels_that_nothing_has_are_kept_with_a_warning():
     assert voice.warned == ["train has no text for 1 of 3 labels: c"]
 
 
-@pytest.mark.field("task")
-def test_numbers_with_a_fraction_are_classes_only_where_the_task_says_so():
-    data = DatasetDict(
-        train=rows(["a", "b", "c"], [2.5, 10.0, 9.0]), test=rows(["d", "e"], [9.0, 10.0])
-    )
-    assert refusal(data, validation=0) == (
-        f"train: 1 of 3 labels in column `label` are no whole numbers, such as 2.5 in row 1 "
-        f"{ROW_1}; expected classes. If each number is a class, write `task: single_label`"
-    )
-    splits = splits_of(data, validation=0, task="single_label")
-    assert splits.task.labels == ("2.5", "9", "10")
-
-
 # what is refused
 
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
@@ -409,10 +443,10 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         "`label`"),
     "one class only": (
         rows(["a", "b"], ["x", "x"]), {},
-        "train: every text has the label `x`; at least two labels are needed"),
+        "train: every one of its 2 texts has the label `x`; at least two labels are needed"),
     "classes that a mapping makes one": (
         rows(["a", "b"], ["x", "y"]), {"labels": {"x": "same", "y": "same"}},
-        "train: every text has the label `same`; at least two labels are needed"),
+        "train: every one of its 2 texts has the label `same`; at least two labels are needed"),
     "a label that labels does not name": (
         rows(["a", "b", "c"], ["good", "goof", "bad"]), {"labels": ["good", "bad"]},
         f"train: 1 texts have 1 labels that are not among those dataset.labels names: 'goof' in "
@@ -438,10 +472,6 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no rows": (
         DatasetDict(train=table(), test=table(0)), {},
         "dataset.test: the split `test` has no rows; expected texts in it"),
-    "lists of labels": (
-        rows(["a", "b"], [["x"], ["y"]]), {},
-        "dataset.label: column `label` of train holds List; expected one string or whole number a "
-        "text"),
 }  # fmt: skip
 
 
@@ -456,7 +486,7 @@ def test_labels_of_test_that_train_lacks_are_only_warned_of_where_labels_names_t
     voice = Voice()
     splits = splits_of(data, voice, validation=0, labels=["a", "b", "c"])
     assert splits.task.labels == ("a", "b", "c")
-    assert voice.warned == [
+    assert voice.doubted == [
         "test: 1 texts have labels that no train text has: c; the model cannot learn them",
         "train has no text for 1 of 3 labels: c",
     ]
@@ -465,7 +495,7 @@ def test_labels_of_test_that_train_lacks_are_only_warned_of_where_labels_names_t
 def test_texts_that_stand_in_train_and_test_are_counted_in_a_warning():
     voice = Voice()
     splits_of(DatasetDict(train=table(10), test=table(5, start=8)), voice, validation=0)
-    assert voice.warned == [
+    assert voice.doubted == [
         "test: 2 of 5 texts stand in train, too; scores on them flatter the model"
     ]
 
