@@ -31,7 +31,8 @@ EXPECTED = {
     "string_too_short": "text of length {min_length} or more",
     "string_too_long": "text of length {max_length} at most",
     "string_pattern_mismatch": "{about}",
-    "too_short": "{min_length} or more",
+    "too_short": "{min_length} or more items",
+    "too_long": "{max_length} items at most",
     "literal_error": "{choices}",
 }
 """What was expected, by pydantic's name of the mistake."""
@@ -45,14 +46,19 @@ class _Place(NamedTuple):
     """The class that has, or lacks, the field at the end of the path."""
     nested: Sequence[type[Options]]
     """The classes of options that may stand at the path."""
-    union: tuple[str | int, ...] | None
+    unions: Sequence[tuple[str | int, ...]]
     """Where several kinds of values are allowed, of which pydantic tried each."""
+
+    @property
+    def one_of_several(self) -> bool:
+        """Whether that is at the end of the path, too."""
+        return self.path in self.unions
 
 
 def _place(root: type[Options], location: tuple[Any, ...], data: Any) -> _Place:
     """Walk through the spec and leave out what pydantic adds: the branches of unions."""
     path: list[str | int] = []
-    owner, union = None, None
+    owner, unions = None, []
     nested: Sequence[type[Options]] = [root]
     slot: Slot | None = None
     for key in location:
@@ -63,7 +69,7 @@ def _place(root: type[Options], location: tuple[Any, ...], data: Any) -> _Place:
             key in data or any(key in cls.model_fields for cls in nested)
         )
         if not (named or (listed and isinstance(key, int))):
-            union = union if union is not None else tuple(path)
+            unions.append(tuple(path))
             nested = [cls for cls in nested if cls.__name__ == key] or nested
             continue
         path.append(key)
@@ -78,7 +84,7 @@ def _place(root: type[Options], location: tuple[Any, ...], data: Any) -> _Place:
             data = slot.expand(data)
             with contextlib.suppress(SpecError):
                 nested = [slot.find(data)] if isinstance(data, Mapping) else []
-    return _Place(tuple(path), owner, nested, union)
+    return _Place(tuple(path), owner, nested, unions)
 
 
 def _options_in(annotation: Any) -> list[type[Options]]:
@@ -98,12 +104,16 @@ def explain(error: ValidationError, root: type[Options], data: Any, where: str) 
     """
     found = [(_place(root, item["loc"], data), item) for item in error.errors(include_url=False)]
     kept = [(place, item) for place, item in found if not _beaten(place, item["type"], found)]
-    lines: dict[tuple[str, str, str], dict[str, None]] = {}
+    lines: dict[str, dict[str, str]] = {}
     for place, item in kept:
         start, expected, end = _describe(place, item)
         path = "".join(f"{key}." for key in place.path)[:-1]
-        lines.setdefault((f"{path}: " if path else "", start, end), {})[expected] = None
-    shown = [path + start + _or(options) + end for (path, start, end), options in lines.items()]
+        lines.setdefault((f"{path}: " if path else "") + start, {})[expected] = end
+    shown = [
+        start + _or(sorted(ends, key=lambda expected: expected.startswith("a mapping")))
+        + max(ends.values(), key=len)
+        for start, ends in lines.items()
+    ]  # fmt: skip
     by_kind = {
         "unknown_component": UnknownComponentError,
         "ambiguous_component": AmbiguousComponentError,
@@ -118,13 +128,14 @@ def explain(error: ValidationError, root: type[Options], data: Any, where: str) 
 
 def _beaten(place: _Place, kind: str, found: Sequence[tuple[_Place, Any]]) -> bool:
     """Say whether another mistake explains this one better: one deeper, or past the type."""
-    same = place.union == place.path
+    same = place.one_of_several
+    of_type = kind.endswith("_type") or kind == "literal_error"
     for other, item in found:
         deeper = len(other.path) > len(place.path) and other.path[: len(place.path)] == place.path
         if deeper and (same or kind == "too_short"):
             return True
-        past = other.path == place.path and not item["type"].endswith("_type")
-        if same and past and kind.endswith("_type"):
+        past = not item["type"].endswith("_type") and item["type"] != "literal_error"
+        if same and other.path == place.path and past and of_type:
             return True
     return False
 
@@ -141,7 +152,7 @@ def _describe(place: _Place, item: Any) -> tuple[str, str, str]:
         return f"missing, but required. {about}".rstrip(), "", ""
     message = item["msg"].removeprefix("Value error, ")
     choices = [word.strip(" '") for word in re.split(r",| or ", str(context.get("expected", "")))]
-    end = f". {about}" if about and place.union == place.path else ""
+    end = f". {about}" if about and place.one_of_several else ""
     if kind == "component_type":
         expected = message.removeprefix("expected ")
     elif kind in EXPECTED:

@@ -184,9 +184,14 @@ def _override(data: dict[str, Any], text: str) -> dict[str, Any]:
         return {**data, keys[0]: parsed}
     start = data.get(keys[0])
     if start is None and keys[0] == "metrics":
-        start = []
+        raise SpecError(
+            f"--set {text}: the spec names no metrics; name them all, such as "
+            "--set metrics=[accuracy,f1]"
+        )
     if slot and not isinstance(start, (list, tuple)):
         start = slot.expand(start)
+    elif keys[0] == "task" and isinstance(start, str):
+        start = {"type": start}
     if isinstance(start, Component):
         start = start.model_dump()
     return {**data, keys[0]: _put(start, keys[1:], parsed, text, slot)}

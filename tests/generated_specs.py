@@ -52,14 +52,15 @@ def documents(schema: dict[str, Any], special: Mapping[str, Strategy]) -> Strate
                 return st.integers(least, (below or 10**6) - 1)
             case "number":
                 open_ends = {"exclude_min": "exclusiveMinimum" in node, "exclude_max": bool(below)}
-                return st.floats(least, below or 1e9, **open_ends)
+                return st.floats(least, below or node.get("maximum", 1e9), **open_ends)
             case "string" if "pattern" in node:
                 return st.from_regex(node["pattern"], fullmatch=True)
             case "string":
                 most = node.get("maxLength", 12)
                 return TEXT.map(lambda text: text[:most])
             case "array":
-                return st.lists(of("", node["items"]), min_size=node.get("minItems", 0), max_size=3)
+                least, most = node.get("minItems", 0), node.get("maxItems", 3)
+                return st.lists(of("", node["items"]), min_size=least, max_size=most)
             case "object":
                 return st.dictionaries(TEXT, of("", node["additionalProperties"]), max_size=3)
         return ANYTHING
@@ -67,15 +68,47 @@ def documents(schema: dict[str, Any], special: Mapping[str, Strategy]) -> Strate
     return of("", schema)
 
 
-def _length(**fields: Strategy) -> Strategy:
-    long = {"max_length": st.integers(20, 600) | st.none()}
-    return st.fixed_dictionaries(fields, optional=long)
+def _long_text(*keep: str, **fields: Strategy) -> Strategy:
+    """Return policies with fields that go with these values of `keep`."""
+    fields["max_length"] = st.integers(20, 600) | st.none()
+    return st.fixed_dictionaries({"keep": st.sampled_from(keep)}, optional=fields)
 
+
+def _examples(alike: tuple[bool, bool]) -> Strategy:
+    """Return inline datasets of single texts or pairs, each with one label or a list of them."""
+    pairs, listed = alike
+    value = TEXT | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    example = {
+        "text": st.lists(TEXT, min_size=2, max_size=2) if pairs else TEXT,
+        "label": st.lists(value, max_size=3) if listed else value,
+    }
+    rows = st.lists(st.fixed_dictionaries(example), min_size=1, max_size=3)
+    others = {name: rows | st.none() | st.just(0.25) for name in ("validation", "test")}
+    return st.fixed_dictionaries({"type": st.just("inline"), "train": rows}, optional=others)
+
+
+CUT = st.sampled_from(["longest", "first", "second", None])
 
 SENSIBLE: dict[str, Strategy] = {
     "Every": st.sampled_from([{"steps": 3}, {"steps": 30, "epochs": None}, {"epochs": 2}]),
-    "LongText": _length(keep=st.just("head+tail"), head=st.integers(1, 19))
-    | _length(keep=st.sampled_from(["head", "tail", "drop", "error", "head+tail"])),
+    "TaskOptions": st.fixed_dictionaries(
+        {"type": st.just("multi_label")},
+        optional={
+            "thresholds": st.sampled_from([None, "validation", 0, 1, 0.25])
+            | st.dictionaries(TEXT, st.floats(0, 1), max_size=3)
+        },
+    )
+    | st.fixed_dictionaries({"type": st.sampled_from(["single_label", "regression"])}),
+    "inline": st.tuples(st.booleans(), st.booleans()).flatmap(_examples),
+    "LongText": _long_text("head+tail", head=st.integers(1, 19), cut=CUT)
+    | _long_text("head", "tail", cut=CUT)
+    | _long_text("drop", "error")
+    | _long_text(
+        "windows",
+        stride=st.integers(1, 20) | st.none(),
+        pool=st.sampled_from(["mean", "max", "attention", None]),
+        max_windows=st.integers(1, 20) | st.none(),
+    ),
     "encoding": st.sampled_from(["utf-8", "gb18030", "latin-1"]),
     "hidden_size": st.sampled_from([32, 64, 128]),
     "attention_heads": st.sampled_from([1, 2, 4]),
@@ -83,10 +116,11 @@ SENSIBLE: dict[str, Strategy] = {
     "max_steps": st.none(),
     "warmup": st.none(),
     "labels": st.none()
-    | st.lists(TEXT, min_size=2, max_size=4, unique=True)
-    | st.dictionaries(TEXT, TEXT, min_size=2, max_size=4),
-    "metrics": st.lists(
-        st.sampled_from(["accuracy", "recall", "log_loss"])
+    | st.lists(TEXT, min_size=1, max_size=4, unique=True)
+    | st.dictionaries(TEXT, TEXT, min_size=1, max_size=4),
+    "metrics": st.none()
+    | st.lists(
+        st.sampled_from(["accuracy", "recall", "log_loss", "pearson", "mae"])
         | st.fixed_dictionaries(
             {"type": st.sampled_from(["f1", "precision"])},
             optional={"average": st.sampled_from(["macro", "micro", "binary"])},

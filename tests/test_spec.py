@@ -26,6 +26,7 @@ from bertkit.heads.linear import Linear
 from bertkit.metrics.classification import F1, Accuracy
 from bertkit.registry import Registry, use
 from bertkit.spec import RunSpec, schema
+from bertkit.tasks import TaskOptions
 from bertkit.trainers.base import EarlyStopping, Every
 from bertkit.trainers.hf import HF
 from bertkit.trainers.loop import Loop
@@ -122,8 +123,8 @@ def test_the_smallest_spec_has_two_lines_and_every_field_a_value() -> None:
     assert isinstance(spec.encoder, Pretrained)
     assert isinstance(spec.dataset, Files)
     assert (type(spec.head), type(spec.trainer)) == (Linear, Loop)
-    assert [metric.key for metric in spec.metrics] == ["accuracy", "f1"]
-    assert (spec.seed, spec.output, spec.offline, spec.task) == (42, None, False, None)
+    assert (spec.task, spec.metrics) == (None, None)  # the labels decide
+    assert (spec.seed, spec.output, spec.offline) == (42, None, False)
 
 
 def test_components_and_options_may_be_given_as_objects() -> None:
@@ -176,7 +177,7 @@ def test_any_text_survives_yaml_and_json(tmp_path_factory: Any, text: str) -> No
 
 
 def test_the_written_spec_spells_every_field_out() -> None:
-    raw = json.loads(parse(trainer={"early_stopping": 2}).to_json())
+    raw = json.loads(parse(trainer={"early_stopping": 2}, metrics=["accuracy", "f1"]).to_json())
     assert raw["trainer"]["early_stopping"] == {"patience": 2, "min_delta": 0.0}
     assert raw["trainer"]["type"] == "loop"
     assert raw["metrics"][1] == {"type": "f1", "name": None, "average": "macro", "positive": None}
@@ -320,7 +321,14 @@ OVERRIDES: list[tuple[dict[str, Any], str, str, Any]] = [
     ({"dataset": {"train": "a", "labels": ["x", "y"]}}, "dataset.labels.1=z", "dataset",
      {"train": "a", "labels": ["x", "z"]}),
     ({}, "metrics=[matthews]", "metrics", ["matthews"]),
-    ({}, "metrics.1.average=micro", "metrics", ["accuracy", {"type": "f1", "average": "micro"}]),
+    ({"metrics": ["accuracy", "f1"]}, "metrics.1.average=micro", "metrics",
+     ["accuracy", {"type": "f1", "average": "micro"}]),
+    ({}, "task=regression", "task", "regression"),
+    ({"task": "multi_label"}, "task.thresholds.a=0.3", "task",
+     {"type": "multi_label", "thresholds": {"a": 0.3}}),
+    ({}, "dataset.text=[question, answer]", "dataset",
+     {"train": "reviews.csv", "text": ["question", "answer"]}),
+    ({}, "trainer.class_weights.neg=2", "trainer", {"class_weights": {"neg": 2}}),
     ({"metrics": ["f1"]}, "metrics.0.average=binary", "metrics",
      [{"type": "f1", "average": "binary"}]),
     ({"metrics": [{"type": "f1", "name": "a"}]}, "metrics.0.average=binary", "metrics",
@@ -366,24 +374,30 @@ WRONG_OVERRIDES: dict[str, str] = {
     "dataset.sample.trian=1": "dataset.sample.trian: unknown key. Did you mean `train`?",
     "seed.x=1": "seed: found a mapping; expected a whole number",
     "encoder.name.x=1": '--set encoder.name.x=1: `x` cannot be set inside "some-encoder"',
-    "metrics.2.average=micro": (
-        "--set metrics.2.average=micro: `2` is no place in a list of 2; places are counted from 0"
+    "metrics.1.average=micro": (
+        "--set metrics.1.average=micro: the spec names no metrics; name them all, such as "
+        "--set metrics=[accuracy,f1]"
     ),
-    "metrics.first=f1": (
-        "--set metrics.first=f1: `first` is no place in a list of 2; places are counted from 0"
+    "dataset.labels.2=z": (
+        "--set dataset.labels.2=z: `2` is no place in a list of 2; places are counted from 0"
     ),
-    "metrics.²=f1": (
-        "--set metrics.²=f1: `²` is no place in a list of 2; places are counted from 0"
+    "dataset.labels.first=z": (
+        "--set dataset.labels.first=z: `first` is no place in a list of 2; places are counted "
+        "from 0"
+    ),
+    "dataset.labels.²=z": (
+        "--set dataset.labels.²=z: `²` is no place in a list of 2; places are counted from 0"
     ),
     "metrics=f1": 'metrics: found "f1"; expected a list',
-    "metrics.0.averag=micro": "metrics.0.averag: unknown key.",
+    "metrics=[{type: f1, averag: micro}]": "metrics.0.averag: unknown key.",
     "head=lienar": "head: no head is called `lienar`. Did you mean `linear`?",
 }
 
 
 @pytest.mark.parametrize("override", WRONG_OVERRIDES)
 def test_a_wrong_override_says_what_to_write(override: str) -> None:
-    (line,) = mistakes(SMALL, overrides=[override])
+    raw = {**SMALL, "dataset": {"train": "reviews.csv", "labels": ["x", "y"]}}
+    (line,) = mistakes(raw, overrides=[override])
     assert line.startswith(WRONG_OVERRIDES[override])
 
 
@@ -470,12 +484,16 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
     "a number for a switch": ({"offline": 1}, "offline: found 1; expected true or false"),
     "a word for a group": (
         {"long_text": "head"},
-        'long_text: found "head"; expected a mapping with max_length, keep, head'),
+        'long_text: found "head"; expected a mapping with max_length, keep, head, cut, stride, '
+        "pool, max_windows"),
     "a number for a group": (
-        {"long_text": 512}, "long_text: found 512; expected a mapping with max_length, keep, head"),
+        {"long_text": 512},
+        "long_text: found 512; expected a mapping with max_length, keep, head, cut, stride, pool, "
+        "max_windows"),
     "a number for a rhythm": (
         {"trainer": {"evaluate": 3}},
-        "trainer.evaluate: found 3; expected a mapping with steps, epochs"),
+        "trainer.evaluate: found 3; expected auto or a mapping with steps, epochs. {about}"),
+    "a number for a task": ({"task": 3}, "task: found 3; expected a mapping with type, thresholds"),
     "a word for the machine": (
         {"compute": "cpu"},
         'compute: found "cpu"; expected a mapping with device, threads, workers, cache'),
@@ -487,9 +505,16 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
     "a metric that is a number": (
         {"metrics": [3]},
         "metrics.0: found 3; expected a metric: a name, or a mapping with `type`"),
-    "no metric": ({"metrics": []}, "metrics: found an empty list; expected 1 or more"),
+    "no metric": ({"metrics": []}, "metrics: found an empty list; expected 1 or more items"),
     "a long text": (
-        {"task": "x" * 100}, f'task: found "{"x" * 56}…; expected single_label'),
+        {"task": "x" * 100},
+        f'task: found "{"x" * 56}…; expected single_label, multi_label or regression. {{about}}'),
+    "a task, nearly": (
+        {"task": "regresion"},
+        'task: found "regresion"; expected single_label, multi_label or regression. Did you mean '
+        "`regression`? {about}"),
+    "a task without type": (
+        {"task": {"thresholds": 0.5}}, "task.type: missing, but required. What is predicted."),
     "a set, which has no order": (
         {"metrics": {"f1"}}, "metrics: found a set; expected a list"),
     "a tuple where YAML has a list": (
@@ -510,8 +535,38 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
         {"dataset": {"train": "a.csv", "test": ["b.csv", 3]}},
         "dataset.test.1: found 3; expected text"),
     "a label of no kind": (
-        {"dataset": {"type": "inline", "train": [{"text": "a", "label": 1.5}]}},
-        "dataset.train.0.label: found 1.5; expected a whole number or text. Its label."),
+        {"dataset": {"type": "inline", "train": [{"text": "a", "label": True}]}},
+        "dataset.train.0.label: found true; expected a whole number, a number, text or a list. "
+        "Its label or number, or a list of them."),
+    "a label of no kind in a list, in a union of its own": (
+        {"dataset": {"type": "inline", "train": [{"text": "a", "label": []}],
+                     "test": [{"text": "a", "label": ["x", True]}]}},
+        "dataset.test.0.label.1: found true; expected a whole number, a number or text"),
+    "three texts": (
+        {"dataset": {"train": "a.csv", "text": ["a", "b", "c"]}},
+        "dataset.text: found a list; expected 2 items at most. {about}"),
+    "one text in a list": (
+        {"dataset": {"train": "a.csv", "text": ["a"]}},
+        "dataset.text: found a list; expected 2 or more items. {about}"),
+    "no label column": (
+        {"dataset": {"train": "a.csv", "label": []}},
+        "dataset.label: found an empty list; expected 1 or more items. {about}"),
+    "a word for thresholds": (
+        {"task": {"type": "multi_label", "thresholds": "auto"}},
+        'task.thresholds: found "auto"; expected validation, a number or a mapping. {about}'),
+    "a threshold above 1": (
+        {"task": {"type": "multi_label", "thresholds": {"a": 2}}},
+        "task.thresholds.a: found 2; expected 1 or less"),
+    "thresholds above 1": (
+        {"task": {"type": "multi_label", "thresholds": 1.5}},
+        "task.thresholds: found 1.5; expected 1 or less. {about}"),
+    "a word for class weights": (
+        {"trainer": {"class_weights": "balance"}},
+        'trainer.class_weights: found "balance"; expected balanced or a mapping. Did you mean '
+        "`balanced`? {about}"),
+    "a weight below 0": (
+        {"trainer": {"sampling": {"a": -1}}},
+        "trainer.sampling.a: found -1; expected 0 or more"),
     "label names as one text": (
         {"dataset": {"train": "a.csv", "labels": "a, b"}},
         'dataset.labels: found "a, b"; expected a list or a mapping. {about}'),
@@ -531,7 +586,8 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
         "constant_with_warmup. Did you mean `cosine`?"),
     "a choice, not nearly": (
         {"long_text": {"keep": "middle"}},
-        'long_text.keep: found "middle"; expected head, tail, head+tail, drop or error'),
+        'long_text.keep: found "middle"; expected head, tail, head+tail, drop, error or '
+        "windows"),
     "a device": (
         {"compute": {"device": "gpu"}},
         'compute.device: found "gpu"; expected auto, cpu, cuda or mps. Did you mean `cpu`?'),
@@ -542,7 +598,9 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
         "frozen-feature, linear. Plugins are switched off (--no-plugins)."),
     "an option of another type": (
         {"head": {"pooling": "mean"}},
-        "head.pooling: unknown key. It is an option of `frozen-feature`. Known: type."),
+        "head.pooling: unknown key. It is an option of `frozen-feature`. Known: type, "
+        "freeze_embeddings, freeze_layers, reinit_layers, layer_decay, hidden_dropout, "
+        "attention_dropout, classifier_dropout."),
     "a field that is missing": (
         {"dataset": {"type": "files"}},
         "dataset.train: missing, but required. File or files to train on."),
@@ -561,7 +619,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
         {"trainer": {"early_stopping": 1, "evaluate": None}},
         "trainer: `early_stopping` needs `evaluate` and `best`; neither can be null"),
     "best by what is not computed": (
-        {"trainer": {"best": "acuracy"}},
+        {"trainer": {"best": "acuracy"}, "metrics": ["accuracy", "f1"]},
         'trainer.best: found "acuracy"; expected `auto`, `loss` or one of: accuracy, f1. '
         "Did you mean `accuracy`?"),
     "one name twice": (
@@ -578,16 +636,34 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
     "a head as long as the text": (
         {"long_text": {"keep": "head+tail", "head": 9, "max_length": 8}},
         "long_text: `head` (9) must be below max_length (8)"),
-    "one label name": (
-        {"dataset": {"train": "a.csv", "labels": ["a"]}},
-        "dataset.labels: at least two label names are expected, found 1"),
+    "no label name": (
+        {"dataset": {"train": "a.csv", "labels": []}},
+        "dataset.labels: at least one label name is expected, found none"),
+    "thresholds of one label a text": (
+        {"task": {"type": "single_label", "thresholds": 0.5}},
+        "task: `thresholds` are for `multi_label`, found type: single_label"),
+    "a stride without windows": (
+        {"long_text": {"stride": 9}},
+        "long_text: `stride` is for `keep: windows`, found keep: head"),
+    "a stride longer than the text": (
+        {"long_text": {"keep": "windows", "stride": 9, "max_length": 8}},
+        "long_text: `stride` (9) is more than max_length (8): the tokens between two windows "
+        "would not be read"),
+    "some examples with pairs": (
+        {"dataset": {"type": "inline", "train": [{"text": "a", "label": 1},
+                                                 {"text": ["a", "b"], "label": 1}]}},
+        "dataset: `text` is a list in 1 of 2 examples and none in the others; expected the same "
+        "in all"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", MESSAGES)
 def test_a_mistake_is_one_line_that_says_where_what_and_what_else(case: str) -> None:
     fields, message = MESSAGES[case]
-    field = Files.model_fields.get(message.partition(":")[0].rpartition(".")[2])
+    place, known = message.partition(":")[0].split("."), RunSpec.model_fields
+    if "{about}" in message and len(place) > 1:
+        known = {"dataset": Files, "trainer": Loop, "task": TaskOptions}[place[0]].model_fields
+    field = known.get(place[-1])
     message = message.replace("{about}", str(field.description) if field else "")
     assert mistakes({**SMALL, **fields}) == [message]
 
