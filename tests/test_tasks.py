@@ -468,6 +468,13 @@ def test_the_best_threshold_has_the_best_f1_that_any_has(case: tuple[Any, Any]) 
     assert abs(found - 0.5) == min(abs(limit - 0.5) for limit in equal)
 
 
+def test_of_thresholds_that_are_as_good_the_one_nearest_one_half_is_chosen() -> None:
+    scores = np.array([0.99, 0.95, 0.9, 0.85, 0.8, 0.7, 0.56, 0.46, 0.3, 0.2, 0.1])
+    truth = np.array([0, 1, 1, 1, 0, 0, 1, 0, 0, 1, 0])
+    assert f1(scores, truth, 0.825) == f1(scores, truth, 0.51) == f1(scores, truth, 0.15) == 2 / 3
+    assert best_threshold(scores, truth) == pytest.approx(0.51)
+
+
 def test_neighbouring_scores_have_a_threshold_between_them() -> None:
     low = next(x for x in np.random.default_rng(0).random(99) if (x + np.nextafter(x, 1)) / 2 == x)
     high = np.nextafter(low, 1)

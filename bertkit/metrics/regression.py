@@ -42,8 +42,8 @@ class _Regression(Metric):
         raise NotImplementedError
 
 
-def _vary(*columns: Array) -> bool:
-    return all(column.min() < column.max() for column in columns)
+def _varies(truth: Array) -> bool:
+    return bool(truth.min() < truth.max())
 
 
 class MSE(_Regression):
@@ -100,7 +100,7 @@ class Pearson(_Regression):
     def _score(self, truth: Array, found: Array) -> float:
         from scipy.stats import pearsonr
 
-        return float(pearsonr(truth, found).statistic) if _vary(truth, found) else math.nan
+        return float(pearsonr(truth, found).statistic) if _varies(truth) else math.nan
 
 
 class Spearman(_Regression):
@@ -119,7 +119,7 @@ class Spearman(_Regression):
     def _score(self, truth: Array, found: Array) -> float:
         from scipy.stats import spearmanr
 
-        return float(spearmanr(truth, found).statistic) if _vary(truth, found) else math.nan
+        return float(spearmanr(truth, found).statistic)
 
 
 class R2(_Regression):
@@ -138,4 +138,4 @@ class R2(_Regression):
     def _score(self, truth: Array, found: Array) -> float:
         from sklearn.metrics import r2_score
 
-        return float(r2_score(truth, found)) if _vary(truth) else math.nan
+        return float(r2_score(truth, found)) if _varies(truth) else math.nan

@@ -108,14 +108,18 @@ def test_label_metrics_get_int64_ids_and_the_task():
 
 
 @pytest.mark.parametrize(
-    "scores", [[[0.25, 0.75], [1, 0]], [0.25, 0.75]], ids=["two columns", "one column"]
+    ("scores", "same"),
+    [([[0.25, 0.75], [1, 0]],) * 2, ([0.25, 0.75],) * 2, ([[0.25], [0.75]], [0.25, 0.75])],
+    ids=["two columns", "no column", "one column"],
 )
-def test_score_metrics_get_float64_of_the_shape_that_was_given(scores):
+def test_score_metrics_get_float64_with_a_dimension_for_labels_where_there_are_columns(
+    scores, same
+):
     in_process(SeenScores(), None).compute(references=[0, 1], predictions=scores)
     [(references, predictions, _)] = Seen.calls
     assert references.dtype == np.int64
     assert predictions.dtype == np.float64
-    assert predictions.tolist() == scores
+    assert predictions.tolist() == same
 
 
 MANY, TWO = MultiLabel(("a", "b", "c")), Regression(("width", "height"))
