@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from bertkit.tasks import Task
+
 Pooling = Literal["cls", "mean", "pooler"]
 
 _LINEAR_RMS = 2.0**-14  # a LayerNorm's input over sqrt(eps): var + eps then rounds to eps
@@ -160,13 +162,14 @@ def fold(
     weight: Tensor,
     bias: Tensor,
     pooling: Pooling,
-    id2label: dict[int, str],
+    task: Task,
 ) -> PreTrainedModel:
     """Build the plain transformers classifier whose logits are `weight @ feature + bias`.
 
-    The feature is what `pool` returns. How each head and pooling is made linear, and how exactly,
-    is in the module's docstring. A folded mean costs one more layer and, like ModernBERT and
-    like ELECTRA and DistilBERT with more than d / 2 labels, is not for fp16; none is meant for
+    The feature is what `pool` returns. Where the task has a `plain_scale`, the logits are
+    `factor * (weight @ feature + bias) + shift`. How each head and pooling is made linear, and how
+    exactly, is in the module's docstring. A folded mean costs one more layer and, like ModernBERT
+    and like ELECTRA and DistilBERT with more than d / 2 labels, is not for fp16; none is meant for
     further training.
 
     Args:
@@ -174,7 +177,7 @@ def fold(
         weight: (C, d), finite.
         bias: (C,), finite.
         pooling: "cls", "mean" or "pooler".
-        id2label: the name of each of the C labels, keyed 0 to C - 1.
+        task: names the C labels or targets, and says how the model is to give them.
 
     Returns:
         A model of `AutoModelForSequenceClassification`, float32, on the CPU, in eval mode.
@@ -190,16 +193,16 @@ def fold(
     pooler = getattr(encoder, "pooler", None)
     check_foldable(source.model_type, pooling, has_pooler=pooler is not None)
     family = _FAMILIES[source.model_type]
-    _check_head(source, weight, bias, id2label, family.activation == "norm" or pooling == "mean")
+    _check_head(source, weight, bias, task, family.activation == "norm" or pooling == "mean")
     weight, bias = (t.detach().to("cpu", torch.float64) for t in (weight, bias))
     appended = pooling == "mean" and bool(family.layers)
 
     # not a copy: the saved model takes the default attention, whatever the encoder runs with
     config = type(source).from_dict(source.to_dict())
     config.dtype = torch.float32
-    config.id2label = dict(id2label)
-    config.label2id = {label: index for index, label in id2label.items()}
-    config.problem_type = "single_label_classification"
+    config.id2label = dict(enumerate(task.labels))
+    config.label2id = {label: index for index, label in enumerate(task.labels)}
+    config.problem_type = task.problem_type
     if appended:
         config.num_hidden_layers += 1
     if family.activation == "linear":
@@ -226,11 +229,14 @@ def fold(
             _through_activation(family.activation, dense, out, weight, bias, bound, 2.0**-13)
         else:
             _through_activation(family.activation, dense, out, weight, bias, bound, 2.0**-8)
+        _scale(out, task)
     model.train(False)
     return model
 
 
-def refold(model: PreTrainedModel, weight: Tensor, bias: Tensor, pooling: Pooling) -> None:
+def refold(
+    model: PreTrainedModel, weight: Tensor, bias: Tensor, pooling: Pooling, task: Task
+) -> None:
     """Put another head into a model that `fold` made, in place.
 
     Args:
@@ -238,6 +244,7 @@ def refold(model: PreTrainedModel, weight: Tensor, bias: Tensor, pooling: Poolin
         weight: (C, d) of the new head; C as before.
         bias: (C,) of the new head.
         pooling: that the model was folded with.
+        task: that it was folded for.
 
     Raises:
         ModelError: shapes do not fit.
@@ -245,14 +252,15 @@ def refold(model: PreTrainedModel, weight: Tensor, bias: Tensor, pooling: Poolin
     import torch
 
     family = _FAMILIES[model.config.model_type]
-    id2label = dict(enumerate((model.config.id2label or {}).values()))
     if pooling == "pooler":
-        _check_head(model.config, weight, bias, id2label, False)
+        _check_head(model.config, weight, bias, task, False)
+        out = model.get_submodule(family.out)
         with torch.no_grad():
-            _set(model.get_submodule(family.out), weight, bias)
+            _set(out, weight, bias)
+            _scale(out, task)
         return
     encoder = unfold(model, pooling)
-    model.load_state_dict(fold(encoder, weight, bias, pooling, id2label).state_dict())
+    model.load_state_dict(fold(encoder, weight, bias, pooling, task).state_dict())
 
 
 def unfold(model: PreTrainedModel, pooling: Pooling) -> PreTrainedModel:
@@ -297,16 +305,15 @@ def unfold(model: PreTrainedModel, pooling: Pooling) -> PreTrainedModel:
     return cast("PreTrainedModel", encoder.to(model.device).eval())
 
 
-def _check_head(config: Any, weight: Tensor, bias: Tensor, id2label: Any, centred: bool) -> None:
+def _check_head(config: Any, weight: Tensor, bias: Tensor, task: Task, centred: bool) -> None:
     """Refuse a decoder, or a head that does not fit; `centred` heads take one more coordinate."""
-    name, d, c = config.model_type, config.hidden_size, len(id2label)
+    name, d, c = config.model_type, config.hidden_size, task.num_labels
     if getattr(config, "is_decoder", False):
         raise ModelError(f"the {name!r} encoder has is_decoder = true; load it as an encoder")
-    if weight.shape != (c, d) or bias.shape != (c,) or set(id2label) != set(range(c)):
+    if weight.shape != (c, d) or bias.shape != (c,):
         raise ModelError(
-            f"the head of a {name!r} encoder with {c} labels, numbered from 0, has a weight of "
-            f"shape ({c}, {d}) and a bias of shape ({c},); found {tuple(weight.shape)}, "
-            f"{tuple(bias.shape)} and labels numbered {sorted(id2label)[:5]}"
+            f"the head of a {name!r} encoder with {c} labels has a weight of shape ({c}, {d}) and "
+            f"a bias of shape ({c},); found {tuple(weight.shape)} and {tuple(bias.shape)}"
         )
     if not (weight.isfinite().all() and bias.isfinite().all()):
         raise ModelError(f"the head of the {name!r} encoder has weights that are not finite")
@@ -360,6 +367,16 @@ def _set(linear: Any, weight: Tensor, bias: Tensor | None = None) -> None:
     linear.weight[: weight.shape[0], : weight.shape[1]] = weight
     if bias is not None:
         linear.bias.copy_(bias)
+
+
+def _scale(out: Any, task: Task) -> None:
+    """Change the last Linear to give what the task wants of a saved model."""
+    import torch
+
+    scale = task.plain_scale()
+    if scale is not None:
+        factor, shift = map(torch.from_numpy, scale)
+        _set(out, out.weight.double() * factor[:, None], out.bias.double() * factor + shift)
 
 
 def _through_activation(

@@ -101,8 +101,8 @@ class FrozenFeature(Head):
     def export(self, model: nn.Module, task: Task) -> PreTrainedModel:
         """Fold the linear layer into the family's own classification head."""
         encoder: Any = model.encoder
-        labels = dict(enumerate(task.labels))
-        return fold(encoder.cpu(), *_plain(self.native(model), task), self.pooling, labels)
+        head: Any = model.classifier
+        return fold(encoder.cpu(), head.weight, head.bias, self.pooling, task)
 
     def native(self, model: nn.Module) -> Mapping[str, Tensor]:
         """Return the linear layer itself."""
@@ -117,30 +117,19 @@ class FrozenFeature(Head):
 
         from bertkit.heads.modules import FeatureClassifier
 
-        encoder = unfold(exported, self.pooling)
-        model = FeatureClassifier(encoder, self.pooling, task.num_labels)
-        weight, bias = _plain(native, task)
-        with torch.no_grad():
-            model.classifier.weight.copy_(weight)
-            model.classifier.bias.copy_(bias)
+        model = FeatureClassifier(unfold(exported, self.pooling), self.pooling, task.num_labels)
+        weight, bias = native["classifier.weight"].double(), native["classifier.bias"].double()
+        scale = task.plain_scale()
+        if scale is not None:
+            factor, shift = map(torch.from_numpy, scale)
+            weight, bias = weight * factor[:, None], bias * factor + shift
+        model.load_state_dict({"classifier.weight": weight, "classifier.bias": bias}, strict=False)
         return model.to(exported.device).eval()
 
     def overlay(self, exported: PreTrainedModel, weights: Mapping[str, Tensor], task: Task) -> None:
         """Refold with the linear layer of a checkpoint."""
-        refold(exported, *_plain(weights, task), self.pooling)
-
-
-def _plain(native: Mapping[str, Tensor], task: Task) -> tuple[Tensor, Tensor]:
-    """Return weight and bias, float64, of logits as the saved model is to say them."""
-    import torch
-
-    names = ("classifier.weight", "classifier.bias")
-    weight, bias = (native[name].detach().cpu().double() for name in names)
-    scale = task.plain_scale()
-    if scale is None:
-        return weight, bias
-    factor, shift = map(torch.from_numpy, scale)
-    return weight * factor[:, None], bias * factor + shift
+        head = weights["classifier.weight"], weights["classifier.bias"]
+        refold(exported, *head, self.pooling, task)
 
 
 def weights_hash(model: nn.Module) -> str:

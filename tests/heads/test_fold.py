@@ -9,7 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from bertkit.errors import ModelError
-from bertkit.heads.fold import check_foldable, fold, pool, refold
+from bertkit.heads.fold import check_foldable, fold, pool, refold, unfold
+from bertkit.tasks import Regression, SingleLabel
 
 D = 32
 _SMALL = {
@@ -121,7 +122,12 @@ def names(labels):
     return {i: f"label {i}" for i in range(labels)}
 
 
-@pytest.mark.parametrize("labels", [2, 7])
+def task_of(labels):
+    kind = Regression if labels == 1 else SingleLabel  # one label alone is nothing to choose from
+    return kind(tuple(names(labels).values()))
+
+
+@pytest.mark.parametrize("labels", [1, 7])
 @pytest.mark.parametrize(("family", "pooling"), COMBINATIONS)
 def test_folded_logits_are_those_of_the_linear_head(family, pooling, labels, tmp_path):
     encoder = make_encoder(family)
@@ -134,7 +140,7 @@ def test_folded_logits_are_those_of_the_linear_head(family, pooling, labels, tmp
     torch.manual_seed(5)
     drawn = torch.rand(1)
     torch.manual_seed(5)
-    model = fold(encoder, weight, bias, pooling, names(labels))
+    model = fold(encoder, weight, bias, pooling, task_of(labels))
     assert torch.rand(1) == drawn, "fold must leave the random state alone"
 
     found = logits_of(model, batch)
@@ -146,7 +152,7 @@ def test_folded_logits_are_those_of_the_linear_head(family, pooling, labels, tmp
     assert model.config.id2label == names(labels)
     assert model.config.label2id == {v: k for k, v in names(labels).items()}
     assert model.config.num_labels == labels
-    assert model.config.problem_type == "single_label_classification"
+    assert model.config.problem_type == task_of(labels).problem_type
 
     after = encoder.state_dict()
     assert before.keys() == after.keys()
@@ -166,7 +172,7 @@ def test_folded_logits_are_those_of_the_linear_head(family, pooling, labels, tmp
 
 @pytest.mark.parametrize(("family", "pooling"), COMBINATIONS)
 def test_more_padding_does_not_change_the_logits(family, pooling):
-    model = fold(make_encoder(family), *make_head(3), pooling, names(3))
+    model = fold(make_encoder(family), *make_head(3), pooling, task_of(3))
     found = logits_of(model, make_batch(padding=11))
     assert error(found, logits_of(model, make_batch())) <= 1e-5
 
@@ -179,7 +185,7 @@ def test_bf16_autocast_is_as_good_as_bf16_of_the_linear_head(family, pooling):
     encoder, (weight, bias) = make_encoder(family), make_head(3)
     batch = make_batch(rows=32)
     wanted = expected(encoder, weight, bias, pooling, batch)
-    model = fold(encoder, weight, bias, pooling, names(3))
+    model = fold(encoder, weight, bias, pooling, task_of(3))
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         found = model(**batch).logits.float()
         feature = pool(encoder(**batch), batch["attention_mask"], pooling)
@@ -204,7 +210,7 @@ def test_bf16_autocast_is_as_good_as_bf16_of_the_linear_head(family, pooling):
 )
 def test_many_labels(family, pooling, labels, tolerance):
     encoder, (weight, bias) = make_encoder(family), make_head(labels)
-    model = fold(encoder, weight, bias, pooling, names(labels))
+    model = fold(encoder, weight, bias, pooling, task_of(labels))
     batch = make_batch()
     wanted = expected(encoder, weight, bias, pooling, batch)
     assert error(logits_of(model, batch), wanted) <= tolerance
@@ -221,7 +227,7 @@ def test_small_and_large_norms_and_heads(family, pooling, size):
     batch = make_batch()
     weight = weight * size
     wanted = expected(encoder, weight, bias, pooling, batch)
-    model = fold(encoder, weight, bias, pooling, names(3))
+    model = fold(encoder, weight, bias, pooling, task_of(3))
     assert error(logits_of(model, batch), wanted) <= 1e-5
 
 
@@ -233,7 +239,7 @@ def test_bf16_encoder_gives_a_float32_model(family, pooling):
     wanted = expected(encoder, *head, pooling, batch)
     for parameter in encoder.parameters():  # the buffers stay float32, as in from_pretrained
         parameter.data = parameter.data.bfloat16()
-    model = fold(encoder, *head, pooling, names(2))
+    model = fold(encoder, *head, pooling, task_of(2))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert error(logits_of(model, batch), wanted) <= 1e-5
 
@@ -243,7 +249,7 @@ def test_tanh_families_with_cls_run_in_fp16(family):
     encoder, (weight, bias) = make_encoder(family), make_head(3)
     batch = make_batch()
     wanted = expected(encoder, weight, bias, "cls", batch)
-    model = fold(encoder, weight, bias, "cls", names(3)).half()
+    model = fold(encoder, weight, bias, "cls", task_of(3)).half()
     assert error(logits_of(model, batch).float(), wanted) <= 0.02
 
 
@@ -252,10 +258,10 @@ def test_encoder_without_pooler(family):
     config = make_encoder(family).config
     encoder = AutoModel.from_config(config, add_pooling_layer=False).eval()
     head, batch = make_head(3), make_batch()
-    model = fold(encoder, *head, "cls", names(3))
+    model = fold(encoder, *head, "cls", task_of(3))
     assert error(logits_of(model, batch), expected(encoder, *head, "cls", batch)) <= 1e-5
     with pytest.raises(ModelError, match=rf"'{family}'.*no pooler weights.*cls"):
-        fold(encoder, *head, "pooler", names(3))
+        fold(encoder, *head, "pooler", task_of(3))
 
 
 @pytest.mark.parametrize("flags", [(False, False), (True, True)])
@@ -264,21 +270,21 @@ def test_modernbert_biases(flags, pooling):
     norm_bias, classifier_bias = flags
     encoder = make_encoder("modernbert", norm_bias=norm_bias, classifier_bias=classifier_bias)
     head, batch = make_head(3), make_batch()
-    model = fold(encoder, *head, pooling, names(3))
+    model = fold(encoder, *head, pooling, task_of(3))
     assert error(logits_of(model, batch), expected(encoder, *head, pooling, batch)) <= 1e-5
 
 
 def test_deberta_v2_of_one_layer_ends_in_its_convolution():
     encoder = make_encoder("deberta-v2", num_hidden_layers=1)
     head, batch = make_head(3), make_batch()
-    model = fold(encoder, *head, "mean", names(3))
+    model = fold(encoder, *head, "mean", task_of(3))
     assert error(logits_of(model, batch), expected(encoder, *head, "mean", batch)) <= 1e-5
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_mean_holds_under_every_attention(attention):
     encoder, head, batch = make_encoder("bert"), make_head(3), make_batch()
-    model = fold(encoder, *head, "mean", names(3))
+    model = fold(encoder, *head, "mean", task_of(3))
     model.set_attn_implementation(attention)
     assert error(logits_of(model, batch), expected(encoder, *head, "mean", batch)) <= 1e-5
 
@@ -287,35 +293,69 @@ def test_mean_holds_under_every_attention(attention):
 def test_another_head_takes_the_place_of_the_folded_one(family, pooling):
     encoder, batch = make_encoder(family), make_batch(padding=3)
     first, (weight, bias) = make_head(3), make_head(3, seed=5)
-    model = fold(encoder, *first, pooling, names(3))
+    model = fold(encoder, *first, pooling, task_of(3))
     for head in [(weight, bias), (300 * weight, bias), (weight / 300, 100 * bias), first]:
-        refold(model, *head, pooling)
+        refold(model, *head, pooling, task_of(3))
         assert error(logits_of(model, batch), expected(encoder, *head, pooling, batch)) <= 1e-5
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "pooler"])
 def test_another_head_takes_the_place_in_a_saved_model_too(pooling, tmp_path):
     encoder, batch = make_encoder("bert"), make_batch()
-    fold(encoder, *make_head(3), pooling, names(3)).save_pretrained(tmp_path)
+    fold(encoder, *make_head(3), pooling, task_of(3)).save_pretrained(tmp_path)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     head = tuple(value.requires_grad_() for value in make_head(3, seed=5))
-    refold(model, *head, pooling)
+    refold(model, *head, pooling, task_of(3))
     assert error(logits_of(model, batch), expected(encoder, *head, pooling, batch)) <= 1e-5
     assert model.config.id2label == names(3)
 
 
 def test_another_head_under_deberta_v2_of_one_layer():
     encoder, batch = make_encoder("deberta-v2", num_hidden_layers=1), make_batch()
-    model, head = fold(encoder, *make_head(3), "mean", names(3)), make_head(3, seed=5)
-    refold(model, *head, "mean")
+    model, head = fold(encoder, *make_head(3), "mean", task_of(3)), make_head(3, seed=5)
+    refold(model, *head, "mean", task_of(3))
     assert error(logits_of(model, batch), expected(encoder, *head, "mean", batch)) <= 1e-5
+
+
+@pytest.mark.parametrize(("family", "pooling"), COMBINATIONS)
+def test_the_features_come_back_from_a_folded_model_bit_by_bit(family, pooling):
+    encoder, batch = make_encoder(family), make_batch(padding=3)
+    model = fold(encoder, *make_head(3), pooling, task_of(3)).train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    random = torch.get_rng_state()
+    unfolded = unfold(model, pooling)
+    assert torch.equal(torch.get_rng_state(), random)
+    with torch.no_grad():
+        found, wanted = (
+            pool(one(**batch), batch["attention_mask"], pooling) for one in (unfolded, encoder)
+        )
+    assert torch.equal(found, wanted)
+    assert not any(part.training for part in unfolded.modules())
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+UNITS = Regression(("years", "grams", "share"), (2000.0, -3.0, 0.5), (8.0, 4e4, 1e-3))
+
+
+@pytest.mark.parametrize(("family", "pooling"), COMBINATIONS)
+def test_each_target_of_a_regression_is_said_in_its_own_units(family, pooling):
+    encoder, batch = make_encoder(family), make_batch()
+    spread, center = torch.tensor(UNITS.spread), torch.tensor(UNITS.center)
+    model = fold(encoder, *make_head(3), pooling, UNITS)
+    for head in (make_head(3), make_head(3, seed=5)):
+        logits = expected(encoder, *head, pooling, batch)
+        wanted = logits * spread + center
+        rounding = 4e-7 * wanted.abs()
+        limit = 1e-5 * spread * logits.abs().max().clamp(min=1) + rounding
+        assert ((logits_of(model, batch) - wanted).abs() <= limit).all()
+        refold(model, *make_head(3, seed=5), pooling, UNITS)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "pooler"])
 def test_a_head_of_another_shape_does_not_take_the_place(pooling):
-    model = fold(make_encoder("bert"), *make_head(3), pooling, names(3))
+    model = fold(make_encoder("bert"), *make_head(3), pooling, task_of(3))
     with pytest.raises(ModelError, match="'bert'"):
-        refold(model, *make_head(4), pooling)
+        refold(model, *make_head(4), pooling, task_of(3))
 
 
 @pytest.mark.parametrize(("family", "pooling"), COMBINATIONS)
@@ -334,7 +374,7 @@ def test_refused_pooling_names_the_family_and_what_works(family, pooling):
     works = [p for f, p in COMBINATIONS if f == family]
     assert message.split("with this encoder: ")[1].startswith(", ".join(works) + ".")
     with pytest.raises(ModelError, match=f"'{family}'"):
-        fold(make_encoder(family), *make_head(2), pooling, names(2))
+        fold(make_encoder(family), *make_head(2), pooling, task_of(2))
 
 
 def test_unknown_family_and_pooling_are_refused():
@@ -347,23 +387,22 @@ def test_unknown_family_and_pooling_are_refused():
 def test_too_many_labels_for_a_linear_norm():
     for family, pooling in [("modernbert", "cls"), ("bert", "mean")]:
         with pytest.raises(ModelError, match=rf"'{family}'.*at most 31 labels.*32"):
-            fold(make_encoder(family), *make_head(32), pooling, names(32))
+            fold(make_encoder(family), *make_head(32), pooling, task_of(32))
 
 
 def test_heads_that_do_not_fit_are_refused():
     encoder, (weight, bias) = make_encoder("bert"), make_head(3)
     for bad in [
-        (weight[:2], bias, names(3)),
-        (weight[:, :5], bias, names(3)),
-        (weight, bias[:2], names(3)),
-        (weight, bias, {1: "a", 2: "b", 3: "c"}),
-        (weight * math.nan, bias, names(3)),
+        (weight[:2], bias),
+        (weight[:, :5], bias),
+        (weight, bias[:2]),
+        (weight * math.nan, bias),
     ]:
         with pytest.raises(ModelError, match="'bert'"):
-            fold(encoder, *bad[:2], "cls", bad[2])
+            fold(encoder, *bad, "cls", task_of(3))
     encoder.config.is_decoder = True
     with pytest.raises(ModelError, match="is_decoder"):
-        fold(encoder, weight, bias, "cls", names(3))
+        fold(encoder, weight, bias, "cls", task_of(3))
 
 
 def test_pool():

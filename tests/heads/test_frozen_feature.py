@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForSequenceClassification
 from transformers.models.bert.modeling_bert import BertModel
 
 import bertkit
 from bertkit.errors import ModelError
+from bertkit.heads.fold import pool
 from bertkit.heads.frozen_feature import FrozenFeature
 from bertkit.records import Context
-from bertkit.tasks import SingleLabel
+from bertkit.tasks import Regression, SingleLabel
 from bertkit.text.encoded import LengthReport, Tokens
 from tests.conftest import make_encoder, reviews
 
@@ -28,13 +29,14 @@ POOLINGS = ["cls", "mean", "pooler"]
 def run(encoder_dir, tmp_path):
     """Return a function that runs a small spec."""
 
-    def go(head=None, *, encoder=encoder_dir, rows=ROWS, **options):
+    def go(head=None, *, encoder=encoder_dir, rows=ROWS, long_text=None, **options):
         number = len(list(tmp_path.glob("run*")))
         return bertkit.run(
             {
                 "encoder": str(encoder),
                 "dataset": {"type": "inline", "train": rows, "validation": 0.25},
                 "head": {"type": "frozen-feature", **(head or {})},
+                "long_text": long_text or {},
                 "trainer": {"precision": "fp32", "epochs": 2, **options},
                 "output": str(tmp_path / f"run{number}"),
             }
@@ -100,6 +102,75 @@ def test_features_and_tokens_give_the_same_logits(encoder_dir):
     for batch in (features, from_tokens):
         batch.pop("labels")
     torch.testing.assert_close(model(**features).logits, model(**from_tokens).logits)
+
+
+def with_types(split):
+    types = np.zeros(len(split.values), dtype=np.uint8)
+    for row in range(len(split)):
+        types[split.offsets[row] + 2 : split.offsets[row + 1]] = 1
+    return Tokens(split.values, split.offsets, split.labels, 0, split.report, types=types)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_encoder_reads_token_types_for_features_and_for_logits(encoder_dir, pooling):
+    encoder = AutoModel.from_pretrained(encoder_dir).eval()
+    head, split = FrozenFeature(pooling=pooling), with_types(tokens())
+    model = head.build(encoder, TASK, Context())
+    features = head.encode(model, split, Context())
+    batch = split.batch([0])
+    with torch.no_grad():
+        outputs = encoder(**{k: v for k, v in batch.items() if k != "labels"})
+    wanted = pool(outputs, batch["attention_mask"], pooling)
+    torch.testing.assert_close(features.matrix[:1], wanted, atol=1e-5, rtol=1e-5)
+    without = head.encode(model, tokens(), Context()).matrix
+    assert not torch.allclose(features.matrix, without, atol=1e-3)
+    batch.pop("labels")
+    logits = model(**batch).logits
+    torch.testing.assert_close(logits, model(features=wanted).logits, atol=1e-5, rtol=1e-5)
+
+
+# --- windows --------------------------------------------------------------------------------
+
+
+def in_windows(split, *counts):
+    labels = np.arange(len(counts), dtype=np.int64) % 2
+    counts = np.array(counts, dtype=np.int64)
+    return Tokens(split.values, split.offsets, labels, 0, split.report, counts=counts)
+
+
+def test_each_window_of_a_text_has_features_of_its_own(encoder_dir):
+    encoder = AutoModel.from_pretrained(encoder_dir)
+    head, split = FrozenFeature(), in_windows(tokens(), 2, 1, 2)
+    model = head.build(encoder, TASK, Context())
+    features = head.encode(model, split, Context(eval_batch_size=2))
+    apart = head.encode(model, tokens(), Context()).matrix
+    torch.testing.assert_close(features.matrix, apart, atol=1e-5, rtol=1e-5)
+    assert features.counts.tolist() == [2, 1, 2]
+    assert features.labels.tolist() == [0, 1, 0]
+    batch, whole = features.batch([2, 0]), split.batch([2, 0])
+    assert batch.pop("windows").tolist() == whole.pop("windows").tolist() == [2, 2]
+    for one in (batch, whole):
+        one.pop("labels")
+    torch.testing.assert_close(model(**batch).logits, model(**whole).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_features_of_windows_are_computed_once_and_cached_however_they_are_pooled(
+    run, passes, cache_dir
+):
+    windows = {"max_length": 10, "keep": "windows", "stride": 6}
+    first = run(long_text=windows, epochs=4)
+    assert first.data["feature_cache"] == "miss"
+    lengths = first.data["lengths"]
+    encoded = lengths["train"]["windows"] + lengths["validation"]["windows"]
+    # then the saved model is compared with the trained head on the validation texts
+    assert sum(passes) == encoded + 2 * lengths["validation"]["windows"]
+    for other in ("max", "attention"):
+        again = run(long_text={**windows, "pool": other}, epochs=1)
+        assert again.data["feature_cache"] == "hit"
+    assert run(long_text={**windows, "stride": 5}, epochs=1).data["feature_cache"] == "miss"
+
+
+# --- once -----------------------------------------------------------------------------------
 
 
 def test_each_text_is_encoded_once_however_many_epochs_there_are(run, passes):
@@ -242,6 +313,17 @@ def test_a_cache_that_cannot_be_written_is_a_warning(run, cache_dir):
     assert any("features are not cached" in warning for warning in result.warnings)
 
 
+def test_token_types_are_part_of_what_features_are_cached_under(encoder_dir, tmp_path):
+    encoder = AutoModel.from_pretrained(encoder_dir)
+    head = FrozenFeature()
+    model = head.build(encoder, TASK, Context())
+    answers = []
+    ctx = Context(cache_dir=tmp_path, note=lambda key, value: answers.append(value))
+    for split in (tokens(), with_types(tokens()), tokens(), with_types(tokens())):
+        head.encode(model, split, ctx)
+    assert answers == ["miss", "miss", "hit", "hit"]
+
+
 # --- what can be saved ----------------------------------------------------------------------
 
 
@@ -292,3 +374,83 @@ def test_the_linear_layer_is_kept_beside_the_model_for_further_training(run):
     assert torch.equal(native["classifier.weight"], kept["classifier.weight"])
     assert torch.equal(native["classifier.bias"], kept["classifier.bias"])
     assert result.provenance["export_difference"] < 1e-4
+
+
+# --- units, and what was trained --------------------------------------------------------------
+
+NUMBERS = {
+    "one": Regression(("price",), (1900.0,), (350.0,)),
+    "three": Regression(("a", "b", "c"), (0.0, -7.0, 1e4), (1e-3, 2.0, 30.0)),
+}
+
+
+def trained_head(folder, family, pooling, task):
+    """Return head and module with weights as after training."""
+    encoder = AutoModel.from_pretrained(make_encoder(folder, family, dropout=0.0))
+    head = FrozenFeature(pooling=pooling)
+    torch.manual_seed(3)
+    model = head.build(encoder, task, Context()).eval()
+    with torch.no_grad():
+        model.classifier.weight.normal_()
+        model.classifier.bias.normal_()
+    return head, model
+
+
+def logits_of(model):
+    batch = tokens().batch(range(5))
+    batch.pop("labels")
+    with torch.no_grad():
+        return model(**batch).logits.double()
+
+
+def plain(task, logits):
+    scale = task.plain_scale()
+    return logits if scale is None else logits * torch.tensor(scale[0]) + torch.tensor(scale[1])
+
+
+@pytest.mark.parametrize("task", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_the_saved_model_of_a_regression_says_numbers_in_the_user_s_units(tmp_path, pooling, task):
+    head, model = trained_head(tmp_path, "bert", pooling, task)
+    wanted = logits_of(model)
+    exported = head.export(model, task)
+    spread = torch.tensor(task.spread)
+    assert exported.num_labels == task.num_labels
+    assert ((logits_of(exported) - plain(task, wanted)).abs() / spread).max() < 1e-3
+    back = torch.from_numpy(task.from_plain(logits_of(exported).numpy()))
+    torch.testing.assert_close(back, wanted, atol=1e-3, rtol=1e-3)
+    other = {f"classifier.{k}": 2 * v for k, v in model.classifier.state_dict().items()}
+    head.overlay(exported, other, task)
+    assert ((logits_of(exported) - plain(task, 2 * wanted)).abs() / spread).max() < 1e-3
+
+
+@pytest.mark.parametrize("task", [TASK, *NUMBERS.values()], ids=["labels", *NUMBERS])
+@pytest.mark.parametrize(
+    ("family", "pooling"),
+    [
+        *[(f, p) for f in ("bert", "roberta", "distilbert", "electra") for p in ("cls", "mean")],
+        ("bert", "pooler"), ("roberta", "pooler"), ("albert", "pooler"), ("albert", "cls"),
+        ("deberta-v2", "mean"), ("modernbert", "mean"),
+    ],
+)  # fmt: skip
+def test_what_was_trained_is_restored_from_the_saved_model(tmp_path, family, pooling, task):
+    head, model = trained_head(tmp_path / "encoder", family, pooling, task)
+    wanted = plain(task, logits_of(model))
+    spread = torch.tensor(task.spread if isinstance(task, Regression) else (1.0,) * 2)
+    native = {**head.native(model), "windows.score.weight": torch.zeros(1)}
+    head.export(model, task).save_pretrained(tmp_path / "saved")
+    exported = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
+    before = {k: v.clone() for k, v in exported.state_dict().items()}
+    restored = head.restore(exported, native, task)
+    assert not restored.training
+    assert not any(part.training for part in restored.modules())
+    assert ((logits_of(restored) - wanted).abs() / spread).max() < 1e-5 * max(
+        1.0, float((wanted / spread).abs().max())
+    )
+    assert all(torch.equal(before[k], v) for k, v in exported.state_dict().items())
+    # the last layer reads what it read in training
+    features, as_trained = [], []
+    for module, seen in ((restored, features), (model, as_trained)):
+        module.classifier.register_forward_hook(lambda _, x, y, seen=seen: seen.append(x[0]))
+        logits_of(module)
+    torch.testing.assert_close(features[0], as_trained[0], atol=1e-5, rtol=1e-5)

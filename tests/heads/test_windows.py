@@ -374,7 +374,6 @@ def test_pool_decides_what_is_learned_and_predicted(run, head):
 @pytest.mark.parametrize("head", HEADS)
 def test_both_trainers_follow_the_same_path_over_windows(run, head, pool):
     extra = {"extra": {"activation_checkpointing": True}} if head == "linear" else {}
-    dropout = {}  # gradient checkpointing replays it, so that both draw the same
     losses = {}
     for name, options in {"loop": {}, "hf": extra}.items():
         trainer = {"type": name, "log_steps": 1, **options}
