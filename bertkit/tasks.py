@@ -702,7 +702,7 @@ class Regression(Task):
         values = np.asarray(column, dtype=np.float64)
         center, spread = values.mean(axis=0), values.std(axis=0)
         for name, mean, deviation in zip(self.labels, center, spread, strict=True):
-            if abs(mean) > LARGEST_MEAN * deviation:
+            if not deviation > abs(mean) / LARGEST_MEAN:
                 raise DataError(
                     f"train: `{name}` has a mean of {mean:.6g} and a standard deviation of "
                     f"{deviation:.3g}, which float32 cannot tell apart well; subtract {mean:.6g} "
@@ -757,7 +757,9 @@ class Regression(Task):
         return {**super().settings(), "center": center.tolist(), "spread": spread.tolist()}
 
 
-class _Saved(BaseModel):
+class SavedTask(BaseModel):
+    """What a saved model keeps of its task."""
+
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind
@@ -767,7 +769,7 @@ class _Saved(BaseModel):
     spread: list[Annotated[float, Field(gt=0)]] | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> _Saved:
+    def _fits(self) -> SavedTask:
         n = len(self.labels)
         if len(set(self.labels)) < n:
             raise ValueError("labels: a name stands twice")
@@ -791,7 +793,7 @@ def task_from(settings: Mapping[str, Any]) -> Task:
         >>> task_from({"kind": "single_label", "labels": ["bad", "good"]}).num_labels
         2
     """
-    saved = _Saved.model_validate(dict(settings))
+    saved = SavedTask.model_validate(dict(settings))
     labels = tuple(saved.labels)
     if saved.kind == "multi_label":
         limits = saved.thresholds or {}
