@@ -376,7 +376,8 @@ def _scale(out: Any, task: Task) -> None:
     scale = task.plain_scale()
     if scale is not None:
         factor, shift = map(torch.from_numpy, scale)
-        _set(out, out.weight.double() * factor[:, None], out.bias.double() * factor + shift)
+        weight, bias = out.weight.cpu().double(), out.bias.cpu().double()
+        _set(out, weight * factor[:, None], bias * factor + shift)
 
 
 def _through_activation(

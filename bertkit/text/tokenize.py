@@ -144,14 +144,17 @@ class TextEncoder:
         """The special tokens of a pair.
 
         Raises:
-            ModelError: the tokenizer does not tell its two texts apart.
+            ModelError: the tokenizer does not tell its two texts apart, or leaves out what it
+                puts before a text.
             SpecError: `max_length` has no room for them, or the policy is for single texts.
         """
         template = self._template("a", "b")
-        if not template.ids[1] and not self._has_types(template):
+        apart = template.ids[1] or self._has_types(template)
+        if not apart or template.ids[0] != self.single.ids[0]:
+            shown = " ".join(self.backend.encode("a", "b").tokens)
             raise ModelError(
-                "encoder: its tokenizer puts nothing between the two texts of a pair, so that the "
-                "model could not tell them apart; choose another encoder"
+                f"encoder: its tokenizer is not made for pairs: of the texts a and b it makes "
+                f"`{shown}`; choose another encoder"
             )
         if self.policy.keep == "windows":
             raise SpecError(

@@ -259,17 +259,28 @@ def test_windows_are_for_single_texts(tokenizer):
         encoder.tokens(["good"], ["bad"])
 
 
-def test_a_tokenizer_that_runs_two_texts_together_is_refused_for_pairs(tokenizer):
+def with_pairs_as(tokenizer: Any, template: str | None) -> Any:
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A $B:1 [SEP]",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )  # fmt: skip
-    fast = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
-    with pytest.raises(ModelError, match="puts nothing between the two texts of a pair"):
-        TextEncoder(fast, LongText(max_length=12)).tokens(["good"], ["bad"])
-    tokens, _ = TextEncoder(typed(fast), LongText(max_length=12)).tokens(["good"], ["bad"])
+        single="[CLS] $A [SEP]", pair=template, special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
+
+
+def test_a_tokenizer_that_is_not_made_for_pairs_is_refused(tokenizer):
+    policy = LongText(max_length=12)
+    together = with_pairs_as(tokenizer, "[CLS] $A $B:1 [SEP]")
+    with pytest.raises(ModelError) as caught:
+        TextEncoder(together, policy).tokens(["good"], ["bad"])
+    assert str(caught.value) == (
+        "encoder: its tokenizer is not made for pairs: of the texts a and b it makes "
+        "`[CLS] a [UNK] [SEP]`; choose another encoder"
+    )
+    tokens, _ = TextEncoder(typed(together), policy).tokens(["good"], ["bad"])
     assert tokens.types.tolist() == [0, 0, 1, 0]
+    bare = typed(with_pairs_as(tokenizer, None))
+    with pytest.raises(ModelError, match="of the texts a and b it makes `a "):
+        TextEncoder(bare, policy).tokens(["good"], ["bad"])
 
 
 def test_a_pair_needs_room_for_both_texts(tokenizer):
