@@ -8,14 +8,15 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bertkit.checkpoints import CheckpointStore, file_hash, sync_file, sync_folder
 from bertkit.component import Component
 from bertkit.errors import ArtifactError, DataError, MissingPluginError, UnknownComponentError
-from bertkit.tasks import MultiLabel, Regression, SingleLabel, Task, task_from
+from bertkit.records import score_text
+from bertkit.tasks import MultiLabel, Regression, SavedTask, SingleLabel, Task, task_from
 from bertkit.text.long_text import Keep, LongText
 
 if TYPE_CHECKING:
@@ -156,16 +157,24 @@ class _SavedFile(BaseModel):
     size: int
 
 
+class _Columns(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    text: str | Annotated[list[str], Field(min_length=2, max_length=2)]
+    label: str | list[str]
+    separator: str | None = None
+
+
 class _Settings(BaseModel):
     """What `bertkit.json` must hold."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    task: dict[str, Any]
+    task: SavedTask
     long_text: LongText
     head: dict[str, Any]
     metrics: list[dict[str, Any]]
-    columns: dict[str, str | list[str]]
+    columns: _Columns
     label_values: dict[str, str]
     plugins: dict[str, str]
     files: dict[str, _SavedFile]
@@ -197,7 +206,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if settings.pop("sha256", None) != _own_hash(settings):
         raise ArtifactError(_not_as_saved(file))
     try:
-        task_from(_Settings.model_validate(settings).task)
+        _Settings.model_validate(settings)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -530,25 +539,29 @@ class Classifier:
 
 def _about_long_texts(policy: LongText, pairs: bool) -> list[str]:
     """Return the lines of the card that say what becomes of them."""
+    from bertkit.text.tokenize import WHICH
+
     limit = policy.max_length
     if policy.keep == "windows":
+        weights = f" (weights in `{NATIVE}`)" if policy.pool == "attention" else ""
         return [
-            f"This model reads at most {limit} tokens at a time. bertkit reads a longer text in up "
-            f"to {policy.max_windows} windows of {limit} tokens, each {policy.stride} tokens after "
-            f"the one before, and pools their logits (`{policy.pool}`) into those of the text: "
-            "`bertkit.load` does this. Plain transformers classifies one window: with "
-            "`truncation=True` the first one.",
+            f"This model reads at most {limit} tokens at a time. Plain transformers, called as "
+            f"above, reads the first {limit} tokens of a longer text and no more. bertkit reads it "
+            f"in up to {policy.max_windows} windows of {limit} tokens, each of which starts "
+            f"{policy.stride} tokens after the one before, and pools their logits by "
+            f"{policy.pool}{weights}, as in training. The scores above are of whole texts.",
         ]
+    both = ", those of both texts together" if pairs else ""
     if policy.keep in ("drop", "error"):
+        was = {"drop": "left out of training", "error": "refused in training"}[policy.keep]
         return [
-            f"At most {limit} tokens are read. Longer texts were left out of training "
-            f"(`{policy.keep}`), and `bertkit.load` refuses them; plain transformers keeps their "
-            "head.",
+            f"At most {limit} tokens are read{both}. What is longer was {was} (`{policy.keep}`): "
+            "bertkit refuses it, and plain transformers reads its start.",
         ]
-    of = f"the {policy.cut or 'longest'} text of a pair" if pairs else "longer texts"
-    lines = [f"At most {limit} tokens are read; of {of}, `{policy.keep}` was kept in training."]
-    if policy.keep == "head+tail" or (pairs and policy.cut not in (None, "longest")):
-        lines.append("Plain transformers cuts otherwise; `bertkit.load` as in training.")
+    of = f"{WHICH[policy.cut or 'longest']} of a longer pair" if pairs else "a longer text"
+    lines = [f"At most {limit} tokens are read{both}; of {of}, `{policy.keep}` is kept."]
+    if policy.keep == "head+tail":
+        lines.append("Plain transformers keeps the head only, bertkit both, as in training.")
     return lines
 
 
@@ -572,7 +585,11 @@ def model_card(
         return "`" + one_line.replace("`", "'") + "`"
 
     read = "pairs of texts" if pairs else "texts"
-    given = '{"text": "a text", "text_pair": "its second text"}' if pairs else '"a text"'
+    plain, own = '"a text"', '["a text"]'
+    if pairs:
+        plain = '{"text": "a text", "text_pair": "another"}'
+        own = '[("a text", "another")]'
+    cut = {"first": '"only_first"', "second": '"only_second"'}.get(long_text.cut or "", "True")
     every = "" if task.one_answer else ", top_k=None"
     lines = [
         "---", "library_name: transformers", "pipeline_tag: text-classification", "tags: [bertkit]",
@@ -580,8 +597,11 @@ def model_card(
         f"A model for {read}, {task.about}, fine-tuned by bertkit from {inline(encoder)} with the "
         f"head `{head['type']}`.", "",
         "```python", "from transformers import pipeline", "",
-        f'classify = pipeline("text-classification", model=".", truncation=True{every})',
-        f"classify({given})", "```", "", f"## {task.noun}", "",
+        f'classify = pipeline("text-classification", model=".", truncation={cut}{every})',
+        f"classify({plain})", "```", "",
+        "or with bertkit, which needs the same files:", "",
+        "```python", "import bertkit", "", f'bertkit.load(".").predict({own})', "```", "",
+        f"## {task.noun}", "",
         *(f"- {i}: {inline(label)}{more}"
           for i, (label, more) in enumerate(zip(task.labels, task.remarks(), strict=True))), "",
     ]  # fmt: skip
@@ -591,9 +611,8 @@ def model_card(
         lines += ["## Scores", "", "| split | score | value |", "|---|---|---|"]
         for split, values in scores.items():
             for key, value in values.items():
-                shown = "–" if value is None else f"{value:.4f}"
                 cell = inline(key).replace("|", "\\|")
-                lines.append(f"| {split} | {cell} | {shown} |")
+                lines.append(f"| {split} | {cell} | {score_text(value)} |")
         lines.append("")
     lines += ["## Long texts", "", *_about_long_texts(long_text, pairs)]
     if head["type"] == "frozen-feature":

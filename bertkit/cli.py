@@ -140,7 +140,8 @@ def run(
     scores_table(result.metrics)
     if not quiet:
         err.print(f"\nmodel    {result.model_dir}", markup=False)
-        err.print(f'predict  bertkit predict {quote(result.model_dir)} "a text"', markup=False)
+        texts = '"a text"' if len(parsed.dataset.text_columns) == 1 else '"a text" "another"'
+        err.print(f"predict  bertkit predict {quote(result.model_dir)} {texts}", markup=False)
 
 
 @app.command()
@@ -167,7 +168,7 @@ def predict(
 
     In csv and tsv a text that a spreadsheet would take for a formula gets a ' in front.
     """
-    from bertkit.predicting import Sink, read_texts, text_columns
+    from bertkit.predicting import TABLES, Sink, check_out, read_texts, text_columns
 
     if texts and file:
         raise SpecError("give texts or --file, not both")
@@ -177,7 +178,7 @@ def predict(
     if typed_in and out:
         raise SpecError("--out needs texts: give them, or --file, or a pipe")
     policy = _keep(keep)
-    sink = Sink(out)  # refuses a bad name before the model is loaded
+    check_out(out, TABLES)
     from bertkit.artifact import load
     from bertkit.console import start_log
 
@@ -195,8 +196,7 @@ def predict(
     source: Iterable[Any] = read_texts(file, columns) if not texts else given
     if texts and len(columns) > 1:
         source = zip(given, given, strict=True)
-    sink.task = classifier.task
-    with sink as write:
+    with Sink(out, classifier.task) as write:
         read, asked = tee(source)
         answers = classifier.stream(asked, batch_size=batch_size, keep=policy)
         for one, found in zip(read, answers, strict=True):
@@ -236,7 +236,8 @@ def _converse(classifier: Any, keep: Any) -> None:
         except DataError as error:
             err.print(f"error: {error}", style="red", markup=False)
             continue
-        out.print(f"{printable(classifier.task.answer(found))}  {found.score:.4f}", markup=False)
+        task = classifier.task
+        out.print(f"{printable(task.answer(found))}  {task.figures(found)}", markup=False)
 
 
 @app.command()
@@ -269,8 +270,7 @@ def evaluate(
     from bertkit.predicting import check_out, evaluate_file, write_json
 
     policy = _keep(keep)
-    if out:
-        check_out(out, (".json",))
+    check_out(out, (".json",))
     start_log(quiet=quiet, debug=debug)
     classifier = load(folder, step=step)
     scores, rows = evaluate_file(classifier, data, text=text, label=label, keep=policy)

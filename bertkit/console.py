@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bertkit.progress import Bar, Progress, Silent
+from bertkit.records import score_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -139,11 +140,9 @@ def _literal(text: str) -> Any:
 def scores_table(metrics: Mapping[str, Mapping[str, float | None]]) -> None:
     """Print the metrics of each split, a row a split."""
     keys = list(dict.fromkeys(key for values in metrics.values() for key in values))
-
-    def shown(value: float | None) -> str:
-        return "–" if value is None else f"{value:.4f}"
-
-    rows = [[name, *(shown(values.get(key)) for key in keys)] for name, values in metrics.items()]
+    rows = [
+        [name, *(score_text(values.get(key)) for key in keys)] for name, values in metrics.items()
+    ]
     table("", ["split", *keys], rows)
 
 

@@ -16,7 +16,7 @@ from bertkit.artifact import Exported, as_trained, attention_of
 from bertkit.checkpoints import CheckpointStore
 from bertkit.errors import ArtifactError, ModelError, SpecError, suggest
 from bertkit.progress import Progress
-from bertkit.records import Context, RunResult, Scores, Splits
+from bertkit.records import Context, RunResult, Scores, Splits, score_text
 from bertkit.registry import registry
 from bertkit.session import Session, open_session
 from bertkit.spec import RunSpec
@@ -329,7 +329,7 @@ def _evaluate(
         scores = compute_scores(logits, targets, task, spec.metrics or (), report=True)
         seconds = time.perf_counter() - started
         results[name] = Scores(scores.metrics, scores.report, seconds, scores.texts)
-        words = "  ".join(f"{key} {value:.4f}" for key, value in scores.metrics.items())
+        words = "  ".join(f"{key} {score_text(value)}" for key, value in scores.metrics.items())
         ctx.say(f"{name}: {words}")
         for key, value in scores.metrics.items():
             if math.isnan(value):

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -17,13 +17,16 @@ from bertkit.checkpoints import write_durably
 from bertkit.datasets.files import plain, read_table
 from bertkit.datasets.splits import check_columns, labelled_rows
 from bertkit.errors import ArtifactError, DataError, SpecError
-from bertkit.records import Context, Scores, to_json
+from bertkit.records import Context, Scores, score_text, to_json
+from bertkit.tasks import task_from
 
 if TYPE_CHECKING:
     from bertkit.artifact import Classifier
     from bertkit.tasks import Prediction, Task
     from bertkit.text.long_text import Keep
 
+TABLES = (".jsonl", ".csv", ".tsv")
+"""Endings of the files that predictions are written to."""
 TEXT_COLUMNS = ("text", "text_pair")
 Text = str | tuple[str, ...]
 """A text, or a pair."""
@@ -83,12 +86,14 @@ def _lines(source: Iterable[bytes], where: str, pairs: bool) -> Iterator[Text]:
         yield parts if pairs else text
 
 
-def check_out(path: Path, endings: tuple[str, ...]) -> None:
+def check_out(path: Path | None, endings: tuple[str, ...]) -> None:
     """Refuse a name for an output file, before anything expensive.
 
     Raises:
         SpecError: another ending, a folder, or in a folder that is not there.
     """
+    if path is None:
+        return
     if path.suffix.lower() not in endings:
         expected = " or ".join(filter(None, [", ".join(endings[:-1]), endings[-1]]))
         raise SpecError(f"--out: {path} should end in {expected}")
@@ -102,25 +107,19 @@ class Sink:
     """Where predictions go: a file that is there whole or not at all, or standard output.
 
     Args:
-        path: .jsonl, .csv or .tsv; None for standard output, a tab-separated line a text.
-
-    Raises:
-        SpecError: the ending is none of these, or the folder is not there.
+        path: checked, and ending in one of `TABLES`; None for standard output, a tab-separated
+            line a text.
+        task: of the model.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.task: Task | None = None
-        """Of the model; set before the first prediction is written."""
+    def __init__(self, path: Path | None, task: Task) -> None:
+        self.path, self.task = path, task
         self.file: IO[str] | None = None
-        if path is None:
-            return
-        check_out(path, (".jsonl", ".csv", ".tsv"))
-        self.staging = path.with_name(f".{path.name}.{os.getpid()}")
 
     def __enter__(self) -> Write:
         if self.path is None:
             return self._print
+        self.staging = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             self.file = self.staging.open("w", encoding="utf-8", newline="")
         except OSError as error:
@@ -151,11 +150,8 @@ class Sink:
         from bertkit.console import printable
 
         shown = "\t".join(" ".join(printable(part).split()) for part in _parts(text))
-        sys.stdout.write(f"{printable(self._answer(found))}\t{found.score:.4f}\t{shown}\n")
-
-    def _answer(self, found: Prediction) -> str:
-        assert self.task is not None
-        return self.task.answer(found)
+        answer = f"{printable(self.task.answer(found))}\t{self.task.figures(found)}"
+        sys.stdout.write(f"{answer}\t{shown}\n")
 
     def _json(self, text: Text, found: Prediction) -> None:
         assert self.file is not None
@@ -168,8 +164,9 @@ class Sink:
             self.header = True
             names = [*TEXT_COLUMNS[: len(parts)], "label", "score"]
             self._line(names + [_cell(f"score:{name}") for name in found.scores])
-        cells = [*map(_cell, parts), _cell(self._answer(found)), f"{found.score:.6f}"]
-        self._line(cells + [f"{score:.6f}" for score in found.scores.values()])
+        number = ".6f" if self.task.has_labels else ".9g"  # 9 digits are all that float32 has
+        scores = (format(score, number) for score in (found.score, *found.scores.values()))
+        self._line([*map(_cell, (*parts, self.task.answer(found))), *scores])
 
     def _line(self, cells: list[str]) -> None:
         assert self.file is not None
@@ -307,8 +304,7 @@ def describe(folder: Path) -> Iterable[tuple[str, str]]:
         result = RunResult.read(folder)
         yield "run", f"finished, bertkit {result.provenance.get('bertkit')}"
         for name, values in result.metrics.items():
-            numbers = ((k, "–" if v is None else f"{v:.4f}") for k, v in values.items())
-            yield name, "  ".join(f"{key} {value}" for key, value in numbers)
+            yield name, "  ".join(f"{key} {score_text(value)}" for key, value in values.items())
         for warning in result.warnings:
             yield "warning", warning
     elif (folder / "spec.yaml").is_file():
@@ -322,19 +318,30 @@ def describe(folder: Path) -> Iterable[tuple[str, str]]:
     try:
         config = json.loads((model / "config.json").read_text(encoding="utf-8"))
         kind, classes = config.get("model_type"), config.get("architectures") or []
-        labels = settings["task"]["labels"] if settings else config.get("id2label", {}).values()
         yield "model", ", ".join(map(str, [kind, *classes]))
-        yield "task", str(settings["task"]["kind"] if settings else config.get("problem_type"))
-        yield "labels", ", ".join(map(str, labels))
+        if not settings:
+            yield "task", str(config.get("problem_type"))
+            yield "labels", ", ".join(map(str, config.get("id2label", {}).values()))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ArtifactError(f"{model / 'config.json'}: cannot be read ({error})") from None
     if settings:
-        yield "head", json.dumps(settings["head"])
-        yield "long texts", json.dumps(settings["long_text"])
+        task = task_from(settings["task"])
+        yield "task", task.kind
+        named = zip(task.labels, task.remarks(), strict=True)
+        yield task.noun.lower(), ", ".join(f"{name}{remark}" for name, remark in named)
+        yield "columns", _told(settings["columns"])
+        yield "head", _told(settings["head"])
+        yield "long texts", _told(settings["long_text"])
         yield "plugins needed", ", ".join(settings["plugins"].values()) or "none"
     for path in sorted(model.iterdir()):
         known = settings.get("files", {}).get(path.name, {}).get("sha256", "")
         yield path.name, f"{path.stat().st_size:,} bytes  {known[:16]}".rstrip()
+
+
+def _told(options: Mapping[str, Any]) -> str:
+    """Return what is set, as JSON."""
+    known = {name: value for name, value in options.items() if value is not None}
+    return json.dumps(known, ensure_ascii=False)
 
 
 def first_spec(data: Path, spec: Path, encoder: str) -> str:

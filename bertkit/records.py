@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertkit.errors import ArtifactError
 from bertkit.progress import Progress, Silent
+from bertkit.tasks import figure
 
 if TYPE_CHECKING:
     import datasets
@@ -97,7 +98,7 @@ class Fitted:
     """Mean loss over all training samples seen."""
     precision: str = "fp32"
     best: Mapping[str, Any] | None = None
-    """`{"metric", "value", "loss", "step"}` of the loaded best model; None where the last one was kept."""
+    """`{"metric", "value", "loss", "step"}` of the best model, where it was loaded."""
     stopped_early: bool = False
     resumed_from: int | None = None
     padding: float = 0.0
@@ -113,6 +114,18 @@ class Scores:
     """Confusion matrix and per-class scores."""
     seconds: float = 0.0
     texts: int = 0
+
+
+def score_text(value: float | None) -> str:
+    """Return a score as a person reads it: four decimals, or four digits where that says more.
+
+    Example:
+        >>> score_text(0.9), score_text(0.00123), score_text(102313.3427), score_text(None)
+        ('0.9000', '0.00123', '102313', '–')
+    """
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 1000 else figure(value)
 
 
 def to_json(value: Any) -> str:

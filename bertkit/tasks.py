@@ -36,6 +36,16 @@ LARGEST_MEAN = 1e5
 NO_LABEL = "(no label)"
 
 
+def figure(value: float) -> str:
+    """Return a number as a person reads it: four digits, large ones without a fraction.
+
+    Example:
+        >>> figure(1683494.4), figure(3.35259), figure(0.0034069)
+        ('1683494', '3.353', '0.003407')
+    """
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.4g}"
+
+
 class TaskOptions(Options):
     """What the user says of the task."""
 
@@ -131,8 +141,12 @@ class Task(ABC):
         return True
 
     def answer(self, found: Prediction) -> str:
-        """Return what a prediction says in one cell."""
-        return found.label or NO_LABEL
+        """Return what a prediction says in one cell, names with a bar between them."""
+        return "|".join(found.labels) or NO_LABEL
+
+    def figures(self, found: Prediction) -> str:
+        """Return how much the answer of a prediction is, in one cell."""
+        return f"{found.score:.4f}"
 
     def remarks(self) -> list[str]:
         """Return what is to be said of each label beside its name."""
@@ -372,8 +386,9 @@ class MultiLabel(Task):
     """Any number of labels a text. Targets: 0 or 1 for each label, float32 (n, k)."""
 
     advice: ClassVar[str] = (
-        "Plain transformers gives the probability of every label (`top_k=None`, sigmoid); a label "
-        "is given from its threshold on. `bertkit.load` applies the thresholds."
+        "Plain transformers gives every label a probability of its own (`top_k=None` shows all of "
+        "them). A text has the labels whose probability reaches the threshold above, and may have "
+        "none; `bertkit.load` decides so."
     )
 
     thresholds: tuple[float, ...] = ()
@@ -392,10 +407,6 @@ class MultiLabel(Task):
     def one_answer(self) -> bool:
         """A text may have several labels."""
         return False
-
-    def answer(self, found: Prediction) -> str:
-        """Return the labels given, with a bar between them."""
-        return "|".join(found.labels) or NO_LABEL
 
     def remarks(self) -> list[str]:
         """Return the thresholds."""
@@ -549,7 +560,9 @@ class MultiLabel(Task):
             return self, ["thresholds: 0.5 for every label, as there is no validation split"]
         chosen = [best_threshold(s, t) for s, t in zip(scores.T, truth.T, strict=True)]
         kept = [name for name, one in zip(self.labels, chosen, strict=True) if one is None]
-        told = [f"thresholds: chosen on validation for {len(chosen) - len(kept)} labels"]
+        named = zip(self.labels, chosen, strict=True)
+        listed = self.told({name: f"{one:.3f}" for name, one in named if one is not None})
+        told = [f"thresholds chosen on validation, whose f1 they flatter: {listed or 'none'}"]
         if kept:
             more = ", …" if len(kept) > 3 else ""
             told.append(
@@ -604,6 +617,10 @@ class Regression(Task):
     """
 
     noun: ClassVar[str] = "Targets"
+    advice: ClassVar[str] = (
+        "The `score` that plain transformers gives is the predicted value itself, in the units of "
+        "the training data."
+    )
 
     center: tuple[float, ...] = ()
     """Mean of each target in the train split; 0 where empty."""
@@ -625,11 +642,16 @@ class Regression(Task):
         """Whether there is one target."""
         return self.num_labels == 1
 
-    def answer(self, found: Prediction) -> str:
-        """Return the target's name; of several the values, too."""
-        if self.one_answer:
-            return self.labels[0]
-        return ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items())
+    def figures(self, found: Prediction) -> str:
+        """Return the values."""
+        return ", ".join(map(figure, found.scores.values()))
+
+    def remarks(self) -> list[str]:
+        """Return mean and standard deviation of the train split, which tell the unit."""
+        return [
+            f" (mean {figure(center)}, standard deviation {figure(spread)} in training)"
+            for spread, center in zip(*self._scale(), strict=True)
+        ]
 
     def _scale(self) -> tuple[Array, Array]:
         import numpy as np
@@ -675,7 +697,7 @@ class Regression(Task):
 
     def shown(self, decided: Array) -> str:
         """Return the numbers."""
-        return ", ".join(f"{value:.4g}" for value in decided)
+        return ", ".join(map(figure, decided))
 
     def strata(self, column: Sequence[Any]) -> Array:
         """Group rows by the rank of the first target."""
@@ -724,8 +746,8 @@ class Regression(Task):
     def told(self, summary: Mapping[str, Any]) -> str:
         """Return a summary in one line."""
         return "  ".join(
-            f"{name} {one['min']:.4g} to {one['max']:.4g}, mean {one['mean']:.4g}, "
-            f"deviation {one['deviation']:.4g}"
+            f"{name} {figure(one['min'])} to {figure(one['max'])}, mean {figure(one['mean'])}, "
+            f"deviation {figure(one['deviation'])}"
             for name, one in list(summary.items())[:4]
         ) + ("  …" if len(summary) > 4 else "")
 

@@ -334,7 +334,7 @@ def test_of_one_label_the_likeliest_is_decided() -> None:
     found = ONE.prediction(scores[0])
     assert (found.label, found.score, found.labels) == ("fair", 0.5, ("fair",))
     assert found.scores == {"bad": 0.2, "fair": 0.5, "good": 0.3}
-    assert ONE.answer(found) == "fair"
+    assert (ONE.answer(found), ONE.figures(found)) == ("fair", "0.5000")
 
 
 PICKY = MultiLabel(MANY.labels, (0.5, 0.25, 0.9))
@@ -355,6 +355,7 @@ def test_of_several_labels_those_from_their_threshold_on_are_given_the_likeliest
     assert (found.labels, found.label, found.score) == (labels, label, score)
     assert found.scores == dict(zip(MANY.labels, scores, strict=True))
     assert PICKY.answer(found) == answer
+    assert PICKY.figures(found) == f"{score:.4f}"
 
 
 @given(data=st.data())
@@ -377,8 +378,10 @@ def test_a_regression_says_the_value_of_every_target() -> None:
     found = SIZES.prediction(np.array([4.0, -90.0, 0.5]))
     assert (found.label, found.score, found.labels) == ("width", 4.0, SIZES.labels)
     assert found.scores == {"width": 4.0, "height": -90.0, "depth": 0.5}
-    assert SIZES.answer(found) == "width 4, height -90, depth 0.5"
-    assert HEIGHT.answer(HEIGHT.prediction(np.array([170.0]))) == "height"
+    assert SIZES.answer(found) == "width|height|depth"
+    assert SIZES.figures(found) == "4, -90, 0.5"
+    found = HEIGHT.prediction(np.array([170.0]))
+    assert (HEIGHT.answer(found), HEIGHT.figures(found)) == ("height", "170")
 
 
 @pytest.mark.parametrize(
@@ -387,7 +390,7 @@ def test_a_regression_says_the_value_of_every_target() -> None:
         (ONE, np.int64(2), "good"),
         (MANY, np.array([1, 0, 1]), "bad, rude"),
         (MANY, np.array([0, 0, 0]), "(no label)"),
-        (SIZES, np.array([1.23456, -7.0, 1e6]), "1.235, -7, 1e+06"),
+        (SIZES, np.array([1.23456, -7.0, 1e6]), "1.235, -7, 1000000"),
     ],
 )
 def test_a_row_is_shown_in_words(task: Task, decided: Any, shown: str) -> None:
@@ -412,6 +415,14 @@ def test_a_task_tells_what_its_answers_are(
 
 def test_the_thresholds_stand_beside_the_labels() -> None:
     assert PICKY.remarks() == [f" (from {limit} on)" for limit in ("0.500", "0.250", "0.900")]
+
+
+def test_mean_and_deviation_stand_beside_the_targets() -> None:
+    task = Regression(("price", "share"), (1_683_494.4, 0.0034069), (252_100.0, 0.001))
+    assert task.remarks() == [
+        " (mean 1683494, standard deviation 252100 in training)",
+        " (mean 0.003407, standard deviation 0.001 in training)",
+    ]
 
 
 @every_task
@@ -531,7 +542,9 @@ def test_thresholds_are_what_is_asked_or_what_validation_shows(
 
 def test_thresholds_that_could_not_be_chosen_are_told() -> None:
     _, told = MANY.with_thresholds(None, *SOME)
-    assert told[0] == "thresholds: chosen on validation for 2 labels"
+    assert told[0] == (
+        "thresholds chosen on validation, whose f1 they flatter: bad 0.700  late 0.250"
+    )
     assert re.search(r"0\.5 for 1 labels that fewer than 5 .* or all: rude$", told[1])
     _, told = MANY.with_thresholds(None, None, None)
     assert told == ["thresholds: 0.5 for every label, as there is no validation split"]
