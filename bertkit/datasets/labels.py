@@ -119,9 +119,10 @@ class Labels(ABC):
         """Raise a DataError where a label is missing."""
         gone = [i for i, is_missing in enumerate(missing) if is_missing]
         if gone:
+            columns = "column" if len(self.columns) == 1 else "columns"
             raise DataError(
                 f"{role}: {len(gone)} of {len(missing)} labels are missing, in {rows(gone)}; "
-                f"remove those rows or fill the column {self.shown}"
+                f"remove those rows or fill the {columns} {self.shown}"
             )
 
 
@@ -290,9 +291,12 @@ class _Numbers(Labels):
                 )
             return self._floats(found, role)
         columns = zip(*(split[column][:] for column in self.columns), strict=True)
-        return self._floats(columns, role)
+        classes = ", or write `task: single_label` if the labels are classes"
+        return self._floats(columns, role, classes if len(self.columns) == 1 else "")
 
-    def _floats(self, values: Iterable[Sequence[Any]], role: str) -> list[list[float]]:
+    def _floats(
+        self, values: Iterable[Sequence[Any]], role: str, otherwise: str = ""
+    ) -> list[list[float]]:
         result: list[list[float]] = []
         missing, strange = [], []
         for row, cells in enumerate(values):
@@ -309,7 +313,7 @@ class _Numbers(Labels):
             raise DataError(
                 f"{role}: {len(strange)} of {len(result)} labels in column {self.shown} are no "
                 f"finite numbers: {shown} ({FIRST_ROW}); a regression learns numbers. Correct "
-                "those rows, or write `task: single_label` if the labels are classes"
+                f"those rows{otherwise}"
             )
         return result
 
@@ -423,9 +427,11 @@ def _infer(
         ]  # fmt: skip
         if words and said is None:
             name, row, word = words[0]
+            known = class_names(train, name)
+            value = known[word] if known else word
             raise DataError(
                 f"train: several label columns hold either 0 or 1, one column for each label, or "
-                f"the numbers of a regression; found {word!r} in column `{name}`, {rows([row])}. "
+                f"the numbers of a regression; found {value!r} in column `{name}`, {rows([row])}. "
                 "Correct it, or name one column in dataset.label"
             )
         return "regression", f"columns {shown} hold numbers"

@@ -316,8 +316,8 @@ def hold_out(
     """Split off a share of the rows, in equal parts of every stratum.
 
     Every label keeps at least one row in the rest, and both parts keep their order. Strata get
-    seats by largest remainder, so that the held-out part has as many rows as asked for, as far as
-    that rule allows.
+    seats by largest remainder, ties by lot, so that the held-out part has as many rows as asked
+    for, as far as that rule allows.
 
     Args:
         split: with columns `text` and `label`.
@@ -370,7 +370,7 @@ def stratified_indices(
     quota = sizes * (count / len(strata))
     most = np.array([len(drawn) for drawn in free])
     seats = np.minimum(np.floor(quota).astype(int), most)
-    order = np.argsort(-(quota - np.floor(quota)), kind="stable")
+    order = np.lexsort((rng.permutation(len(groups)), np.floor(quota) - quota))
     while seats.sum() < count and (seats < most).any():
         for i in order:
             if seats.sum() < count and seats[i] < most[i]:

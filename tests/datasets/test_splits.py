@@ -264,6 +264,78 @@ def test_both_parts_together_are_all_rows_in_their_order(labels, share):
         assert split["label"][:] == [labels[int(i)] for i in part]
 
 
+# few texts
+
+
+def few(count: int, validation: int) -> str:
+    """Return the warning of a validation split with so many texts."""
+    texts = "one text" if count == 1 else f"{count} texts"
+    share = round(100 / count)
+    use = "the choice of the best model" if validation else "its score"
+    name = "validation" if validation else "test"
+    return (
+        f"{name} has only {texts}, each of which weighs {share} %: {use} is partly chance; label "
+        "more texts, or compare several seeds"
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 5, 20])
+@pytest.mark.parametrize("shots", [8, 16, 64])
+def test_with_few_texts_a_class_the_defaults_leave_no_split_empty_and_no_class_out_of_train(
+    shots, classes
+):
+    voice = Voice()
+    data = table(shots * classes, "abcdefghijklmnopqrst"[:classes])
+    splits = splits_of(data, voice)
+    whole = shots * classes
+    expected = {"validation": round(0.1 * whole), "test": round(0.2 * whole)}
+    assert sizes(splits) == {"train": whole - sum(expected.values()), **expected}
+    counts = splits.summary()
+    assert min(counts["train"].values()) >= 5
+    assert max(counts["train"].values()) - min(counts["train"].values()) <= 2
+    assert voice.warned == [few(n, r == "validation") for r, n in expected.items() if n < 30]
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes_of=st.lists(st.integers(1, 70), min_size=2, max_size=20), seed=st.integers(0, 99))
+def test_whatever_the_sizes_of_the_classes_all_are_in_train_and_the_shares_are_kept(sizes_of, seed):
+    labels = [f"class {i}" for i, size in enumerate(sizes_of) for _ in range(size)]
+    voice = Voice()
+    splits = splits_of(rows([f"text {i}" for i in range(len(labels))], labels), voice, seed=seed)
+    counts = splits.summary()
+    assert min(counts["train"].values()) >= 1
+    left = len(labels) - len(sizes_of)  # all but one text a class may be held out
+    found = sizes(splits)
+    test = min(round(0.2 * len(labels)), left)
+    assert found.get("test", 0) == test
+    assert found.get("validation", 0) == min(round(0.1 * len(labels)), left - test)
+    for role in ("test", "validation"):
+        few_texts = few(found.get(role, 0) or 1, role == "validation") in voice.warned
+        assert few_texts == (0 < found.get(role, 0) < 30)
+        none = f"{role}: none was given, and {len(labels)} texts are too few to hold some out"
+        assert (none in voice.warned) == (role not in found)
+
+
+@pytest.mark.parametrize("count", [16, 32, 128])
+def test_few_texts_with_several_labels_or_numbers_are_cut_alike(count):
+    texts = [f"text {i}" for i in range(count)]
+    lists = [[("a", "b", "c", "d")[i % 4], "rare"][: 1 + (i % 8 == 0)] for i in range(count)]
+    numbers = [i / 2 for i in range(count)]
+    for labels in (lists, numbers):
+        splits = splits_of(rows(texts, labels))
+        expected = {"validation": round(0.1 * count), "test": round(0.2 * count)}
+        assert sizes(splits) == {"train": count - sum(expected.values()), **expected}
+
+
+def test_a_tie_between_strata_is_settled_by_lot():
+    strata = np.arange(30) // 3  # ten of three
+    held = [stratified_indices(strata, 3, seed, [()] * 30) // 3 for seed in range(200)]
+    counts = np.bincount(np.concatenate(held), minlength=10)
+    assert all(len(set(one)) == 3 for one in held)
+    assert counts.min() > 35  # of 60 to be expected
+    assert counts.max() < 85
+
+
 # sample
 
 
