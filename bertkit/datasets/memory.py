@@ -60,7 +60,7 @@ def _dataset(table: Any, wanted: dict[str, str], split: str) -> datasets.Dataset
             return Dataset.from_pandas(needed, preserve_index=False)
         if home == "polars" and name in ("DataFrame", "LazyFrame"):
             return Dataset.from_polars(table)
-    except (ValueError, TypeError) as error:  # pyarrow's errors are of these kinds
+    except (ValueError, TypeError, NotImplementedError) as error:  # the kinds of pyarrow's errors
         raise DataError(
             f"dataset.data: the frame `{split}` cannot be read ({error}); expected values of one "
             f"type in each of the columns {', '.join(wanted)}"

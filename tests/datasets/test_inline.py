@@ -11,6 +11,7 @@ from bertkit.datasets.splits import load_splits
 from bertkit.errors import DataError, SpecError
 from bertkit.records import Context, Splits
 from bertkit.spec import RunSpec
+from bertkit.tasks import MultiLabel, Regression, SingleLabel
 
 
 def spec_of(train: list[dict[str, Any]], **dataset: Any) -> RunSpec:
@@ -49,6 +50,54 @@ def test_labels_are_strings_or_whole_numbers_as_written(labels, names):
     assert pairs_of(splits) == [(f"text {i}", str(label)) for i, label in enumerate(labels)]
 
 
+@pytest.mark.field("dataset.inline.train.label")
+@pytest.mark.parametrize(
+    ("labels", "task", "column"),
+    [
+        ([["b", "a"], []], MultiLabel(("a", "b")), [[0, 1], []]),
+        ([["b", 1], [2.5]], MultiLabel(("1", "2.5", "b")), [[0, 2], [1]]),
+        ([[10, 9], [9]], MultiLabel(("9", "10")), [[0, 1], [0]]),
+        ([[2**70], [0, 1]], MultiLabel(("0", "1", str(2**70))), [[2], [0, 1]]),
+        ([[0, 1, 1], [1, 0, 0]], MultiLabel(("0", "1", "2")), [[1, 2], [0]]),
+        ([[0, 1.0], [1.0, 0]], MultiLabel(("0", "1")), [[1], [0]]),
+        ([[0, 1.5], [1.0, 0]], Regression(("label_0", "label_1")), [[0, 1.5], [1, 0]]),
+        ([1, 0.5], Regression(("label",)), [[1], [0.5]]),
+        ([1.0, 0.0], SingleLabel(("0", "1")), [1, 0]),
+    ],
+)
+def test_lists_and_numbers_mean_what_they_mean_in_a_file(labels, task, column):
+    splits = load(rows(*((f"text {i}", label) for i, label in enumerate(labels))))
+    assert (type(splits.task), splits.task.labels) == (type(task), task.labels)
+    assert splits.train["label"][:] == column
+
+
+def test_a_split_may_hold_whole_numbers_only_where_train_has_fractions():
+    splits = load(rows(("a", [0.5, 1]), ("b", [1, 2])), test=rows(("c", [3, 4]), ("d", [0, 1])))
+    assert splits.test["label"][:] == [[3, 4], [0, 1]]
+    splits = load(rows(("a", 0.5), ("b", 1)), test=rows(("c", 3), ("d", 0)))
+    assert splits.test["label"][:] == [[3], [0]]
+
+
+@pytest.mark.field("dataset.inline.train.text")
+@pytest.mark.field("dataset.inline.validation.text")
+@pytest.mark.field("dataset.inline.test.text")
+def test_a_text_may_be_a_list_of_the_two_of_a_pair():
+    splits = load(
+        rows((["a", "b"], "x"), (["c", "d"], "y")),
+        validation=rows((["e", "f"], "x")), test=rows((["g", "h"], "y")),
+    )  # fmt: skip
+    assert {name: (split["text"][:], split["text_pair"][:]) for name, split in splits.items()} == {
+        "train": (["a", "c"], ["b", "d"]),
+        "validation": (["e"], ["f"]),
+        "test": (["g"], ["h"]),
+    }
+    assert splits.columns == {"text": ["text", "text_pair"], "label": "label"}
+    with pytest.raises(
+        DataError, match=r"^train: 1 of 2 texts are empty or missing, in row 2 .*`text_pair`$"
+    ):
+        load(rows((["a", "b"], 1), (["c", ""], 0)))
+
+
 @pytest.mark.field("dataset.train")
 @pytest.mark.field("dataset.validation")
 @pytest.mark.field("dataset.test")
@@ -70,6 +119,24 @@ def test_the_texts_are_part_of_the_spec_and_survive_yaml(tmp_path):
     again = RunSpec.from_file(tmp_path / "spec.yaml")
     assert again == spec
     assert load_splits(again.dataset, Context()).task.labels == ("01", "1", "null", "true")
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [
+        rows(("a", 1.0), ("b", 0.5), ("c", 3)),
+        rows(("a", ["x", "1"]), ("b", [1]), ("c", [])),
+        rows(("a", [0.1, 1.0]), ("b", [1, 2])),
+        rows((["a", "b"], "x"), (["c", "d"], "y")),
+    ],
+)
+def test_numbers_lists_and_pairs_survive_yaml_and_json_with_their_types(tmp_path, examples):
+    spec = spec_of(examples, test=examples[:1])
+    for name, text in {"a.yaml": spec.to_yaml(), "a.json": spec.to_json()}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        again = RunSpec.from_file(tmp_path / name)
+        assert again == spec
+        assert repr(again.dataset.train) == repr(spec.dataset.train)
 
 
 @pytest.mark.parametrize(

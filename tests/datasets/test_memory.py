@@ -17,6 +17,7 @@ from bertkit.datasets.splits import load_splits
 from bertkit.errors import DataError, SpecError
 from bertkit.records import Context, Splits
 from bertkit.spec import RunSpec
+from bertkit.tasks import MultiLabel
 from tests.conftest import reviews
 
 COLUMNS = {"text": ["很好", "so, so", "bad"], "label": ["pos", "neg", "neg"]}
@@ -79,6 +80,55 @@ def test_a_dataset_dict_has_a_short_form_too_and_frames_of_two_kinds_mix():
     assert splits.test["text"][:] == splits.train["text"][:] == COLUMNS["text"]
 
 
+LISTS = {"text": ["a", "b", "c"], "label": [["x", "y"], [], ["y"]]}
+LISTED: dict[str, Any] = {
+    "pandas": pd.DataFrame(LISTS),
+    "pandas of tuples": pd.DataFrame({**LISTS, "label": [("x", "y"), (), ("y",)]}),
+    "pandas of arrays": pd.DataFrame(
+        {**LISTS, "label": [np.array(v, dtype=object) for v in LISTS["label"]]}),
+    "pandas with a missing list": pd.DataFrame({**LISTS, "label": [["x", "y"], None, ["y"]]}),
+    "polars": pl.DataFrame(LISTS),
+    "polars, lazy": pl.LazyFrame(LISTS),
+    "Dataset": Dataset.from_dict(LISTS),
+    "Dataset with a format": Dataset.from_dict(LISTS).with_format("numpy"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LISTED)
+def test_a_column_of_lists_gives_several_labels_a_text(kind):
+    splits = load(LISTED[kind])
+    assert splits.task == MultiLabel(("x", "y"))
+    assert splits.train["label"][:] == [[0, 1], [], [1]]
+
+
+ONE_EACH: dict[str, list[Any]] = {
+    "numbers": [0, 1, 1],
+    "truth values": [False, True, True],
+    "truth values that may be missing": pd.array([False, True, True], dtype="boolean"),
+    "numbers with a fraction": [0.0, 1.0, 1.0],
+    "strings": ["0", "1", "1"],
+    "categories": pd.Categorical(["no", "yes", "yes"]).codes,
+}
+
+
+@pytest.mark.parametrize("kind", ONE_EACH)
+def test_a_column_for_each_label_may_hold_any_0_and_1(kind):
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "news": ONE_EACH[kind], "sport": [1, 1, 0]})
+    splits = load(frame, label=["sport", "news"])
+    assert splits.task == MultiLabel(("sport", "news"))
+    assert splits.train["label"][:] == [[0], [0, 1], [1]]
+
+
+def test_other_columns_of_a_frame_may_be_anything_where_a_pair_and_several_labels_are_named():
+    frame = pd.DataFrame({
+        "question": ["a", "b"], "answer": ["c", "d"], "x": [1, 0], "y": [1, 1],
+        "notes": [object(), [1]],
+    })  # fmt: skip
+    splits = load(frame, text=["question", "answer"], label=["x", "y"])
+    assert splits.train.column_names == ["text", "text_pair", "label"]
+    assert splits.train["label"][:] == [[0, 1], [1]]
+
+
 def test_columns_of_a_frame_without_names_are_called_by_their_number():
     frame = pd.DataFrame([["a", "x"], ["b", "y"]])
     assert load(frame, text="0", label="1").train["text"][:] == ["a", "b"]
@@ -108,6 +158,12 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "label."),
     "labels of two types": (
         pd.DataFrame({"text": ["a", "b"], "label": [1, "y"]}, dtype=object),
+        "dataset.data: the frame `train` cannot be read ("),
+    "lists and single labels": (
+        pd.DataFrame({"text": ["a", "b"], "label": [["x"], "y"]}),
+        "dataset.data: the frame `train` cannot be read ("),
+    "arrays of two types": (
+        pd.DataFrame({"text": ["a", "b"], "label": [np.array(["x"]), np.array([])]}),
         "dataset.data: the frame `train` cannot be read ("),
     "texts of two types": (
         pd.DataFrame({"text": ["a", 1.5], "label": ["x", "y"]}, dtype=object),
