@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 
 import bertkit
-from bertkit.component import KINDS, Options
+from bertkit.component import KINDS, Component, Options
 from bertkit.registry import Registry, base_class, use
 from bertkit.spec import RunSpec
 from bertkit.tasks import SingleLabel
@@ -42,7 +42,7 @@ def nested(annotation: Any) -> list[type[Options]]:
 def of_class(place: str, cls: type[Options]) -> Iterator[str]:
     """Yield the fields of a class of options, those of nested options in place of the outer."""
     for name, field in cls.model_fields.items():
-        if name != "type":
+        if name != "type" or not issubclass(cls, Component):
             yield from of_field(f"{place}{name}", field.annotation)
 
 
@@ -97,14 +97,15 @@ def test_the_walk_finds_the_fields() -> None:
     paths = demanded()
     assert len(paths) > 70
     assert paths >= {
-        "seed", "offline", "task", "metrics", "long_text.keep", "compute.device", "dataset.train",
+        "seed", "offline", "task.type", "task.thresholds", "metrics", "long_text.keep",
+        "compute.device", "dataset.train",
         "dataset.sample.seed", "dataset.files.encoding", "dataset.memory.data",
         "dataset.inline.train.text", "encoder.pretrained.name", "encoder.scratch.layers",
         "head.frozen-feature.pooling", "trainer.batch_size", "trainer.evaluate.steps",
         "trainer.early_stopping.patience", "trainer.hf.extra", "metric.name",
         "metric.f1.average", "metric.calibration_error.bins",
     }  # fmt: skip
-    assert not [path for path in paths if path.endswith(".type")]
+    assert [path for path in paths if path.endswith(".type")] == ["task.type"]
 
 
 def test_every_field_has_a_test_that_shows_what_it_does() -> None:
@@ -132,6 +133,7 @@ def spec(encoder_dir: Path, reviews_csv: Path, tmp_path: Path) -> dict[str, Any]
 
 
 @pytest.mark.field("task")
+@pytest.mark.field("task.type")
 def test_task_says_that_fractions_are_classes(spec: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "stars.csv"
     rows = [{**row, "label": {"neg": "1.5", "pos": "4.5"}[row["label"]]} for row in reviews()]
@@ -140,10 +142,69 @@ def test_task_says_that_fractions_are_classes(spec: dict[str, Any], tmp_path: Pa
         writer.writeheader()
         writer.writerows(rows)
     spec["dataset"] = {"train": str(file)}
-    with pytest.raises(bertkit.DataError, match="write `task: single_label`"):
-        bertkit.run(spec)
-    result = bertkit.run({**spec, "task": "single_label"})
+    inferred = bertkit.run({**spec, "output": str(tmp_path / "inferred")})
+    assert inferred.task["kind"] == "regression"
+    assert set(inferred.metrics["test"]) == {"loss", "mae", "pearson", "r2"}
+    assert 1 < bertkit.load(inferred.model_dir).predict(["good view"])[0].score < 5
+    result = bertkit.run({**spec, "task": {"type": "single_label"}})
     assert result.task == {"kind": "single_label", "labels": ["1.5", "4.5"]}
+    assert set(result.metrics["test"]) == {"loss", "accuracy", "f1"}
+
+
+@pytest.mark.field("task.thresholds")
+def test_thresholds_say_from_which_probability_on_a_label_is_given(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = [{**row, "label": [row["label"], "text"]} for row in reviews(80)]
+    spec["dataset"] = {"type": "inline", "train": rows, "validation": 0.25, "test": 0.25}
+    given = {}
+    for thresholds in (None, "validation", 0.0, 1.0, {"pos": 0.0, "text": 1.0}):
+        task = {"type": "multi_label", "thresholds": thresholds}
+        result = bertkit.run({**spec, "task": task, "output": str(tmp_path / str(len(given)))})
+        found = bertkit.load(result.model_dir).predict(["good view"])[0]
+        given[str(thresholds)] = (result.task["thresholds"], set(found.labels))
+    assert given["None"] == given["validation"]
+    chosen = given["validation"][0]
+    assert 0.5 not in (chosen["neg"], chosen["pos"])
+    assert chosen["text"] == 0.5  # which all texts have
+    assert given["0.0"] == (dict.fromkeys(chosen, 0.0), {"neg", "pos", "text"})
+    assert given["1.0"] == (dict.fromkeys(chosen, 1.0), set())
+    assert given[str({"pos": 0.0, "text": 1.0})][0] == {"neg": 0.5, "pos": 0.0, "text": 1.0}
+    assert {"pos"} <= given[str({"pos": 0.0, "text": 1.0})][1] <= {"pos", "neg"}
+
+
+@pytest.mark.field("dataset.text")
+@pytest.mark.field("dataset.label")
+@pytest.mark.field("dataset.separator")
+def test_columns_of_a_file_are_a_pair_and_several_labels(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "pairs.csv"
+    with file.open("w", newline="") as target:
+        writer = csv.writer(target)
+        writer.writerow(["question", "answer", "tags", "neg", "pos"])
+        for row in reviews():
+            flags = [int(row["label"] == name) for name in ("neg", "pos")]
+            writer.writerow(["the view is", row["text"], f"{row['label']};view", *flags])
+    pair = {"type": "files", "train": str(file), "text": ["question", "answer"]}
+    shapes = {
+        "joined": {**pair, "label": "tags", "separator": ";"},
+        "columns": {**pair, "label": ["neg", "pos"]},
+        "single": {**pair, "text": "answer", "label": "neg"},
+    }
+    results = {
+        name: bertkit.run({**spec, "dataset": dataset, "output": str(tmp_path / name)})
+        for name, dataset in shapes.items()
+    }
+    labels = {name: result.task["labels"] for name, result in results.items()}
+    assert labels == {
+        "joined": ["neg", "pos", "view"], "columns": ["neg", "pos"], "single": ["0", "1"],
+    }  # fmt: skip
+    assert results["joined"].data["labels"]["train"]["view"] > 20
+    shortest = {name: result.data["lengths"]["train"] for name, result in results.items()}
+    # question and answer have a separating token and three words more than the answer
+    assert shortest["columns"]["longest"] == shortest["single"]["longest"] + 4
+    assert bertkit.load(results["joined"].model_dir).predict([("the view is", "good")])
 
 
 @pytest.mark.field("metrics")
