@@ -196,7 +196,7 @@ FIELDS = [
     Case(
         "a best metric that is not computed",
         {}, f"{RUN} --set trainer.best=roc_auc",
-        ["trainer.best: ", '"roc_auc"', "`auto`, `loss` or one of: accuracy, f1"],
+        ["trainer.best: ", "`roc_auc`", "`auto` or one of: loss, accuracy, f1"],
     ),
     Case(
         "epochs and steps",
@@ -258,8 +258,14 @@ OVERRIDES = [
     Case(
         "no such place in a list",
         {},
-        f"{RUN} --set metrics.7=f1",
-        ["--set metrics.7=f1", "list of 2"],
+        f"{RUN} --set metrics=[f1] --set metrics.7=f1",
+        ["--set metrics.7=f1", "list of 1"],
+    ),
+    Case(
+        "a place among metrics that are not named",
+        {},
+        f"{RUN} --set metrics.1.average=micro",
+        ["the spec names no metrics", "--set metrics=[accuracy,f1]"],
     ),
     Case(
         "a value that is no YAML",
@@ -295,7 +301,7 @@ DATA = [
     Case("semicolons", table(ROWS.replace(",", ";")), RUN, ["no column `text`", "Found: text;label."]),
     Case("a missing text", table(f"{ROWS} ,pos\n"), RUN, ["1 of 21 texts are empty", "row 21", "remove those rows"]),
     Case("a missing label", table(f"{ROWS}good,\n"), RUN, ["1 of 21 labels are missing", "row 21", "`label`"]),
-    Case("one label only", table(ROWS.replace("neg", "pos")), RUN, ["every text has the label `pos`", "at least two"]),
+    Case("one label only", table(ROWS.replace("neg", "pos")), RUN, ["every one of its 14 texts has the label `pos`", "at least two"]),
     Case("a row too long", table(f"{ROWS}good, but small,pos\n"), RUN, ["bad.csv", "quotes", "dataset.delimiter"]),
     Case("another encoding", table(f"{ROWS}sch\xf6n,pos\n".encode("latin-1")), RUN, ["bad.csv, line 22", "not utf-8", "encoding: latin-1"]),
     Case("an unknown encoding", table(ROWS, ", encoding: utf8000"), RUN, ["dataset", "'utf8000'", "common ones are utf-8"]),
@@ -310,7 +316,6 @@ DATA = [
         ["labels that are not among those dataset.labels names", "'pos' in row ", "Known: neg, positive."],
     ),
     Case("a label name twice", data("train: reviews.csv, labels: [a, b, a]"), RUN, ["dataset.labels: ", "found twice: a"]),
-    Case("labels with a fraction", table("text,label\na,0.5\nb,1.5\n"), RUN, ["2 labels", "0.5", "write `task: single_label`"]),
     Case("a share too small", table("text,label\na,x\nb,y\nc,x\n", ", validation: 0.01"), RUN, ["dataset.validation: 0.01 of 3 texts", "larger share"]),
     Case("no Parquet", {**data("train: bad.parquet"), "bad.parquet": b"PAR1 no"}, RUN, ["bad.parquet: not a readable parquet file"]),
     Case("numbers for texts", {**data("train: bad.parquet"), "bad.parquet": parquet}, RUN, ["dataset.text: column `text`", "int64", "expected strings"]),
@@ -327,6 +332,93 @@ DATA = [
         data("type: hub, name: nobody/nothing"), f"{RUN} --offline",
         ["dataset.name: nobody/nothing", "offline"],
     ),
+]  # fmt: skip
+
+PAIR = "question,answer,label\n" + "who,me,a\nwhat,that,b\n" * 10
+MANY = "text,label\n" + "good room,view|room\nbad room,room\nbad,\n" * 10
+FLAGS = "text,room,view\n" + "good room,1,0\nbad view,0,1\n" * 10
+STARS = "text,label\n" + "good,4.5\nbad,1.5\nfair,3\n" * 10
+LISTS = '{"text": "good room", "label": ["room"]}\n{"text": "bad", "label": []}\n'
+
+
+def lines(text: str) -> dict[str, str]:
+    """Return a spec that trains on these JSON lines."""
+    return {**data("train: bad.jsonl"), "bad.jsonl": text}
+
+
+MANY_LABELS = table(MANY, ", separator: '|'")
+
+TASKS = [
+    # labels
+    Case("numbers and words", table(f"{STARS}bad,bad\n"), RUN, ["train: column `label` mixes numbers, such as 4.5, and words, such as 'bad' in row 31", "correct it, or write `task: single_label`"]),
+    Case("lists and words", lines(f'{LISTS}{{"text": "c", "label": "view"}}\n'), RUN, ["bad.jsonl: column `label` holds lists in 2 of 3 rows and single values in others"]),
+    Case("a missing number", table(f"{STARS}bad,\nbad,nan\n"), RUN, ["2 of 32 labels are missing, in rows 31, 32", "remove those rows or fill the column `label`"]),
+    Case("an infinite number", table(f"{STARS}bad,inf\n"), RUN, ["1 of 31 labels in column `label` are no finite numbers: 'inf' in row 31"]),
+    Case("one number only", table("text,label\n" + "good,1.5\nbad,1.5\n" * 9), RUN, ["train: `label` is 1.5 in every one of its 12 texts", "two different values"]),
+    Case("objects for labels", lines('{"text": "a", "label": {"stars": 5}}\n'), RUN, ["dataset.label: column `label` of train holds ", "expected a string or a number a text, or a list of them"]),
+    Case("an empty label in a list", lines('{"text": "a", "label": ["x", ""]}\n'), RUN, ["1 of 1 lists in column `label` hold an empty label, in row 1", "take it out"]),
+    Case("no labels at all", table("text,label\n" + "good,\nbad,\n" * 9, ", separator: '|'"), RUN, ["train: none of its 12 texts has a label"]),
+    Case("a separator of lists", {**data("train: bad.jsonl, separator: '|'"), "bad.jsonl": LISTS}, RUN, ["dataset.separator: ", "column `label` holds lists; take the separator out"]),
+    Case("a separator of columns", table(FLAGS, ", label: [room, view], separator: '|'"), RUN, ["dataset.separator: splits one column", "dataset.label names 2 columns; take the separator out"]),
+    Case("an empty separator", {}, f"{RUN} --set 'dataset.separator=\"\"'", ["dataset.separator: ", "text of length 1 or more"]),
+    Case("words in a column of one label", table(f"{FLAGS}bad,no,yes\n", ", label: [room, view]"), RUN, ["several label columns hold either 0 or 1", "found 'no' in column `room`, row 21", "name one column"]),
+    Case("a 2 in a column of one label", table(f"{FLAGS}bad,2,1\n", ", label: [room, view]"), f"{RUN} --set task=multi_label", ["1 of 21 values in column `room` are neither 0 nor 1, such as '2' in row 21"]),
+    Case("a label column misspelt", table(FLAGS, ", label: [room, veiw]"), RUN, ["dataset.label: ", "no column `veiw`", "Did you mean `view`?"]),
+    Case("a label column twice", table(FLAGS, ", label: [room, room]"), RUN, ["dataset.label: the column `room` is named twice"]),
+    Case("a column of lists among several", {**data("train: bad.jsonl, label: [label, room]"), "bad.jsonl": '{"text": "a", "label": ["x"], "room": 1}\n'}, RUN, ["dataset.label: column `label` of train holds lists", "several columns of single values"]),
+    Case("too few names of columns", table(FLAGS, ", label: [room, view], labels: [Room]"), RUN, ["dataset.labels: 1 names do not fit the 2 columns of dataset.label (room, view)"]),
+    Case("two names for one number", table(STARS, ", labels: [bad, good]"), RUN, ["dataset.labels: 2 names, and the targets of the regression are: label"]),
+    Case("no label names", {}, f"{RUN} --set dataset.labels=[]", ["dataset.labels: at least one label name is expected"]),
+    # pairs
+    Case("one text of a pair is missing", table(f"{PAIR}why,,a\n", ", text: [question, answer]"), RUN, ["1 of 21 texts are empty or missing, in row 21", "fill the column `answer`"]),
+    Case("a column of a pair misspelt", table(PAIR, ", text: [question, anser]"), RUN, ["dataset.text: ", "no column `anser`", "Did you mean `answer`?"]),
+    Case("a pair of one column", table(PAIR, ", text: [answer, answer]"), RUN, ["dataset.text: both texts are the column `answer`; name two columns"]),
+    Case("a pair with the label", table(PAIR, ", text: [question, label]"), RUN, ["dataset.label: the same column as dataset.text, `label`"]),
+    Case("one column in a list", {}, f"{RUN} --set dataset.text=[text]", ["dataset.text: ", "2 or more items", "the two columns of a pair"]),
+    Case("three columns", {}, f"{RUN} --set dataset.text=[a,b,c]", ["dataset.text: ", "2 items at most", "the two columns of a pair"]),
+    Case("a side of single texts to cut", {}, f"{RUN} --set long_text.cut=first", ["long_text.cut: first, but dataset.text names one column", "take it out"]),
+    Case("inline pairs beside single texts", data("type: inline, train: [{text: [a, b], label: x}, {text: c, label: y}]"), RUN, ["dataset: `text` is a list in 1 of 2 examples and not in the others"]),
+    # task
+    Case("an unknown task", {}, f"{RUN} --set task=regresion", ["task: ", '"regresion"', "single_label, multi_label or regression", "Did you mean `regression`?"]),
+    Case("a regression on words", {}, f"{RUN} --set task=regression", ["48 of 48 labels in column `label` are no finite numbers: 'neg' in row 1", "a regression learns numbers", "`task: single_label`"]),
+    Case("several labels of one", {}, f"{RUN} --set task=multi_label", ["task: multi_label, but column `label` holds one class a text", "means single_label", "expected a column of lists, a column of 0 and 1 for each label, or dataset.separator"]),
+    Case("one label of several", MANY_LABELS, f"{RUN} --set task=single_label", ["task: single_label, but dataset.separator splits column `label`", "means multi_label", "expected one column with one value a text"]),
+    Case("a regression on joined labels", MANY_LABELS, f"{RUN} --set task=regression", ["task: regression, but dataset.separator splits column `label`", "expected numbers"]),
+    # thresholds
+    Case("thresholds without validation", MANY_LABELS, f"{RUN} --set 'task={{type: multi_label, thresholds: validation}}' --set dataset.validation=0", ["task.thresholds: to be chosen on the validation split, and there is none", "give dataset.validation, such as 0.1, or the thresholds themselves"]),
+    Case("a threshold of no label", MANY_LABELS, f"{RUN} --set 'task={{type: multi_label, thresholds: {{rom: 0.3}}}}'", ["task.thresholds: there is no label 'rom'. Did you mean `room`? Known: room, view."]),
+    Case("a threshold above one", MANY_LABELS, f"{RUN} --set 'task={{type: multi_label, thresholds: 1.5}}'", ["task.thresholds: found 1.5; expected 1 or less"]),
+    Case("a word for thresholds", MANY_LABELS, f"{RUN} --set 'task={{type: multi_label, thresholds: auto}}'", ['task.thresholds: found "auto"; expected validation, a number or a mapping']),
+    Case("thresholds of a regression", table(STARS), f"{RUN} --set 'task={{type: regression, thresholds: 0.5}}'", ["task: `thresholds` are for `multi_label`, found type: regression"]),
+    Case("thresholds of one label", {}, f"{RUN} --set 'task={{type: single_label, thresholds: 0.5}}'", ["task: `thresholds` are for `multi_label`, found type: single_label"]),
+    # metrics
+    Case("accuracy of numbers", table(STARS), f"{RUN} --set metrics=[accuracy]", ["metrics: `accuracy` is for single_label", "the task is regression", "choose from: mse, mae, pearson, spearman, r2"]),
+    Case("an error of labels", {}, f"{RUN} --set metrics=[mae]", ["metrics: `mae` is for regression, and the task is single_label", "choose from: accuracy"]),
+    Case("best of a metric of another task", table(STARS), f"{RUN} --set trainer.best=accuracy", ["trainer.best: found `accuracy`; expected `auto` or one of: loss, mae, pearson, r2"]),
+    Case("a class that several labels do not have", MANY_LABELS, f"{RUN} --set 'metrics=[{{type: f1, average: binary, positive: rom}}]'", ["metrics", "f1"]),
+    # loss and sampling
+    Case("a weight of no label", {}, f"{RUN} --set trainer.class_weights.poss=2", ["trainer.class_weights: there is no label 'poss'. Did you mean `pos`? Known: neg, pos."]),
+    Case("a draw of no label", {}, f"{RUN} --set trainer.sampling.poss=2", ["trainer.sampling: there is no label 'poss'. Did you mean `pos`? Known: neg, pos."]),
+    Case("weights of nothing", {}, f"{RUN} --set 'trainer.class_weights={{neg: 0, pos: 0}}'", ["trainer.class_weights: every train text has the weight 0; give one above 0"]),
+    Case("a weight below zero", {}, f"{RUN} --set trainer.class_weights.pos=-1", ["trainer.class_weights.pos: found -1; expected 0 or more"]),
+    Case("a word for weights", {}, f"{RUN} --set trainer.class_weights=balance", ["trainer.class_weights: ", "balanced or a mapping", "Did you mean `balanced`?"]),
+    Case("weights of a regression", table(STARS), f"{RUN} --set trainer.class_weights=balanced", ["trainer.class_weights: is for labels, and the task is regression; take it out"]),
+    Case("draws of a regression", table(STARS), f"{RUN} --set trainer.sampling=balanced", ["trainer.sampling: is for labels, and the task is regression; take it out"]),
+    Case("a focal loss of a regression", table(STARS), f"{RUN} --set trainer.focal=2", ["trainer.focal: is for labels, and the task is regression; take it out"]),
+    Case("smoothing of a regression", table(STARS), f"{RUN} --set trainer.label_smoothing=0.1", ["trainer.label_smoothing: is for labels, and the task is regression; take it out"]),
+    Case("smoothing of everything", {}, f"{RUN} --set trainer.label_smoothing=1", ["trainer.label_smoothing: found 1; expected a number below 1"]),
+    # windows
+    Case("windows that stand still", {}, f"{RUN} --set long_text.keep=windows --set long_text.stride=0", ["long_text.stride: found 0; expected 1 or more"]),
+    Case("windows that skip", {}, f"{RUN} --set 'long_text={{keep: windows, max_length: 32, stride: 33}}'", ["long_text: `stride` (33) is more than max_length (32)", "would not be read"]),
+    Case("windows that skip what the encoder reads", {}, f"{RUN} --set 'long_text={{keep: windows, stride: 63}}'", ["long_text.stride: 63 is more than the 62 tokens of text in a window", "write 62 or less"]),
+    Case("a stride without windows", {}, f"{RUN} --set long_text.stride=9", ["long_text: `stride` is for `keep: windows`, found keep: head"]),
+    Case("a pool of no kind", {}, f"{RUN} --set 'long_text={{keep: windows, pool: sum}}'", ["long_text.pool: ", "mean, max or attention"]),
+    # the encoder's layers
+    Case("more frozen layers than there are", {}, f"{RUN} --set head.freeze_layers=3", ["head.freeze_layers: 3", "2"]),
+    Case("more new layers than there are", {}, f"{RUN} --set head.reinit_layers=3", ["head.reinit_layers: 3", "2"]),
+    Case("a decay of nothing", {}, f"{RUN} --set head.layer_decay=0", ["head.layer_decay: found 0; expected a number above 0"]),
+    Case("a dropout of everything", {}, f"{RUN} --set head.hidden_dropout=1", ["head.hidden_dropout: found 1; expected a number below 1"]),
+    Case("a decay of features", {}, f"{RUN} --set head=frozen-feature --set head.layer_decay=0.9", ["head.layer_decay: unknown key. It is an option of `linear`"]),
 ]  # fmt: skip
 
 ENCODERS = [
@@ -416,7 +508,8 @@ MODELS = [
 TABLE = [
     *(pytest.param(case, id=f"{kind}: {case.name}")
       for kind, cases in {
-          "yaml": YAML, "spec": FIELDS, "set": OVERRIDES, "data": DATA, "encoder": ENCODERS,
+          "yaml": YAML, "spec": FIELDS, "set": OVERRIDES, "data": DATA, "task": TASKS,
+          "encoder": ENCODERS,
           "output": OUTPUTS, "command line": WORDS, "model": MODELS,
       }.items()
       for case in cases),

@@ -652,7 +652,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
     "some examples with pairs": (
         {"dataset": {"type": "inline", "train": [{"text": "a", "label": 1},
                                                  {"text": ["a", "b"], "label": 1}]}},
-        "dataset: `text` is a list in 1 of 2 examples and none in the others; expected the same "
+        "dataset: `text` is a list in 1 of 2 examples and not in the others; expected the same "
         "in all"),
 }  # fmt: skip
 

@@ -53,8 +53,8 @@ class Inline(DatasetLoader):
             listed = [isinstance(getattr(example, name), list) for example in every]
             if any(listed) and not all(listed):
                 raise ValueError(
-                    f"`{name}` is a list in {sum(listed)} of {len(every)} examples and none in the "
-                    f"others; expected the same in all"
+                    f"`{name}` is a list in {sum(listed)} of {len(every)} examples and not in the "
+                    "others; expected the same in all"
                 )
         return self
 

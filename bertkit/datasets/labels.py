@@ -325,9 +325,10 @@ class _Numbers(Labels):
         if labels is None:
             return {name: name for name in names}
         if isinstance(labels, dict) or len(labels) != count:
+            found = "a mapping" if isinstance(labels, dict) else f"{len(labels)} names"
             raise SpecError(
-                f"dataset.labels: found {len(labels)} names for {count} targets of a regression; "
-                "give a list with one name for each, or none"
+                f"dataset.labels: {found}, and the targets of the regression are: "
+                f"{', '.join(names)}; give a list with one name for each, or none"
             )
         return dict(zip(names, labels, strict=True))
 
@@ -372,10 +373,12 @@ def labels_of(
             "lists, or several columns of single values"
         )
     if separator is not None and (listed or classes or len(columns) > 1):
-        what = "lists" if listed else "classes" if classes else "one label"
+        what = f"column `{columns[0]}` holds {'lists' if listed else 'classes'}"
+        if len(columns) > 1:
+            what = f"dataset.label names {len(columns)} columns"
         raise SpecError(
-            f"dataset.separator: splits one column of joined strings, and column `{columns[0]}` "
-            f"holds {what}; take the separator out"
+            f"dataset.separator: splits one column of joined strings, and {what}; take the "
+            "separator out"
         )
     found, why = _infer(loader, train, bool(listed), said, count)
     single = len(columns) == 1 and not listed

@@ -354,12 +354,12 @@ MISNAMED: dict[str, tuple[type[BertkitError], Any, dict[str, Any], Any, str]] = 
         "for each"),
     "too many names for the targets": (
         SpecError, {"label": [0.5, 1.0]}, {}, ["a", "b"],
-        "dataset.labels: found 2 names for 1 targets of a regression; give a list with one name "
-        "for each, or none"),
+        "dataset.labels: 2 names, and the targets of the regression are: label; give a list with "
+        "one name for each, or none"),
     "values of a target": (
         SpecError, {"label": [0.5, 1.0]}, {}, {"0.5": "low"},
-        "dataset.labels: found 1 names for 1 targets of a regression; give a list with one name "
-        "for each, or none"),
+        "dataset.labels: a mapping, and the targets of the regression are: label; give a list with "
+        "one name for each, or none"),
 }  # fmt: skip
 
 
@@ -480,8 +480,8 @@ REFUSED: dict[str, tuple[type[BertkitError], Any, dict[str, Any], str]] = {
         "take the separator out"),
     "a separator of several columns": (
         SpecError, {"a": [0, 1], "b": [1, 1]}, {"label": ["a", "b"], "separator": "|"},
-        "dataset.separator: splits one column of joined strings, and column `a` holds one label; "
-        "take the separator out"),
+        "dataset.separator: splits one column of joined strings, and dataset.label names 2 "
+        "columns; take the separator out"),
     # splits
     "lists in train and none in test": (
         DataError, {"train": {"label": [["a"], ["b"]]}, "test": {"label": ["a"]}}, {},
