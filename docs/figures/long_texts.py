@@ -4,10 +4,10 @@
 
 A made set of the Amazon review sentences (Hutto & Gilbert, ICWSM 2014; mean human rating from -4 to
 4): each document has some 2,000 tokens of sentences that say little (|sentiment| < 0.3) and, at one
-place drawn evenly from all there are, three sentences together that are clearly good, or clearly
-bad (|sentiment| > 1.5). Which of the two is the label. 300 documents to train on and 200 for the
-test, half of them good; no sentence is in both. A reader of 128 tokens has the evidence before it
-in one of some 16 documents if it sees only one end.
+place drawn evenly from all there are, five sentences together that are clearly good, or clearly
+bad (|sentiment| > 2). Which of the two is the label. 300 documents to train on and 200 for the
+test, half of them good; no sentence is in both. So the evidence is plain, and only its place is
+not: one end of 128 tokens shows nothing of it in nine documents of ten.
 
 Each variant runs in a process of its own, one after the other, so that the peak memory is its own;
 it is that of the whole process, Python and libraries included. Features are cached between
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOKENS = 2000
-EVIDENCE = 3
+EVIDENCE = 5
 """Sentences of the label's sign in a document."""
+WEAK, STRONG = 0.3, 2.0
+"""|sentiment| of filler is below the one, that of evidence above the other."""
 COUNTS = {"train": 300, "test": 200}
 WINDOWS = {"keep": "windows", "max_length": 128, "stride": 100, "max_windows": 32}
 POLICIES: dict[str, dict[str, Any]] = {
@@ -81,10 +83,10 @@ def documents(
     result = {}
     for split, count in counts.items():
         own = rows[in_train if split == "train" else ~in_train]
-        filler = own[own.sentiment.abs() < 0.3].text.to_numpy()
+        filler = own[own.sentiment.abs() < WEAK].text.to_numpy()
         strong = {
-            "pos": own[own.sentiment > 1.5].text.to_numpy(),
-            "neg": own[own.sentiment < -1.5].text.to_numpy(),
+            "pos": own[own.sentiment > STRONG].text.to_numpy(),
+            "neg": own[own.sentiment < -STRONG].text.to_numpy(),
         }
         labels = [("pos", "neg")[i % 2] for i in range(count)]
         texts = [document(filler, strong[label], tokens, rng) for label in labels]
@@ -115,13 +117,14 @@ def size(text: str) -> int:
     return len(re.findall(r"\w+|[^\w\s]", text))
 
 
-def measure(variant: str, data: Path, seed: int, counts: dict[str, int], cache: str) -> Any:
+def measure(variant: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return what a variant reaches and takes; this process is its own."""
     import pandas as pd
     from loguru import logger
 
     logger.remove()
-    frames = documents(pd.read_csv(data), seed, counts)
+    counts = dict(zip(COUNTS, options.texts, strict=True))
+    frames = documents(pd.read_csv(options.data), options.seed, counts, options.tokens)
     started = time.perf_counter()
     if variant == BASELINE:
         from bertkit.compute import peak_memory
@@ -144,8 +147,8 @@ def measure(variant: str, data: Path, seed: int, counts: dict[str, int], cache: 
                 "head": {"type": head},
                 "trainer": {"type": "loop", **(LINEAR if head == "linear" else {})},
                 "metrics": ["accuracy"],
-                "compute": {"cache": cache},
-                "seed": seed,
+                "compute": {"cache": options.cache},
+                "seed": options.seed,
                 "output": str(Path(folder, "run")),
                 "offline": True,
             }
@@ -174,20 +177,24 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=KNOWN, metavar="NAME")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--texts", type=int, nargs=2, default=list(COUNTS.values()))
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="of a document, about")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--cache", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    counts = dict(zip(COUNTS, options.texts, strict=True))
     if options.measure:
-        answer = measure(options.measure, options.data, options.seed, counts, options.cache)
-        print(json.dumps(answer))
+        print(json.dumps(measure(options.measure, options)))
         return
-    print(f"{counts['train']} documents, test on {counts['test']}; seed {options.seed}", flush=True)
+    train, test = options.texts
+    print(
+        f"{train} documents of {options.tokens} tokens, {test} more for the test; "
+        f"seed {options.seed}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as cache:
         for name in options.variants:
             command = [sys.executable, __file__, str(options.data), "--measure", name]
             command += ["--seed", str(options.seed), "--cache", cache]
-            command += ["--texts", *map(str, options.texts)]
+            command += ["--texts", str(train), str(test), "--tokens", str(options.tokens)]
             child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found = json.loads(child.stdout.splitlines()[-1])
             cached = "  (features cached)" if found["cached"] else ""
