@@ -55,8 +55,6 @@ class Windowed(nn.Module):
         ModelError: `attention`, and the module does not end in a Linear.
     """
 
-    accepts_loss_kwargs = False  # or Trainer passes on the number of labels
-
     def __init__(self, module: nn.Module, pool: Pool, num_labels: int) -> None:
         super().__init__()
         self.module, self.pool = module, pool

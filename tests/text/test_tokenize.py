@@ -596,6 +596,15 @@ def test_types_and_windows_come_from_the_cache_too(tokenizer, tmp_path, pairs):
     assert (first[1]["types"] is None, first[1]["counts"] is None) == (not pairs, pairs)
 
 
+def test_single_texts_are_not_taken_for_pairs_of_the_same(tokenizer, tmp_path):
+    cache, encoder = Cache(tmp_path), TextEncoder(tokenizer, LongText(max_length=60))
+    pairs = dataset(30, pairs=True)
+    texts = [*pairs["text"][:], *pairs["text_pair"][:]]
+    assert cache.ask(pairs, encoder)[0] == "miss"
+    single = Dataset.from_dict({"text": texts, "label": [0] * 60})
+    assert cache.ask(single, encoder)[0] == "miss"
+
+
 def test_how_windows_are_pooled_is_not_part_of_what_is_cached(tokenizer, tmp_path):
     cache = Cache(tmp_path)
     for pool, answer in [("mean", "miss"), ("max", "hit"), ("attention", "hit")]:
