@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from bertkit import compute, yaml12
 from bertkit.artifact import Exported, as_trained, attention_of
 from bertkit.checkpoints import CheckpointStore
+from bertkit.datasets.splits import FEW
 from bertkit.errors import ArtifactError, ModelError, SpecError, suggest
 from bertkit.progress import Progress
 from bertkit.records import Context, RunResult, Scores, Splits, score_text
@@ -79,7 +80,7 @@ def run(
         with session.stage("load"):
             splits = session.record = _load(spec, ctx)
             spec = _with_metrics(spec, splits.task)
-            best = _best_rule(spec, splits)
+            best = _best_rule(spec, splits, ctx)
             ctx = ctx.with_(splits=splits)
             encoder, tokenizer = spec.encoder.load(ctx)
             spec.head.check_encoder(encoder)
@@ -195,7 +196,7 @@ def _with_metrics(spec: RunSpec, task: Task) -> RunSpec:
     return spec
 
 
-def _best_rule(spec: RunSpec, splits: Splits) -> tuple[str, bool] | None:
+def _best_rule(spec: RunSpec, splits: Splits, ctx: Context) -> tuple[str, bool] | None:
     options = spec.trainer
     if splits.validation is None:
         asked = {
@@ -214,6 +215,13 @@ def _best_rule(spec: RunSpec, splits: Splits) -> tuple[str, bool] | None:
         return None
     if options.best == "loss":
         return "loss", False
+    count = splits.validation.num_rows
+    if count < FEW and options.best == "auto" and options.early_stopping is None:
+        ctx.say(
+            f"best model: the last weights are kept, as {count} validation texts are too few to "
+            f"choose by (fewer than {FEW}); `trainer.best` says otherwise"
+        )
+        return None
     metrics = spec.metrics or ()
     for metric in metrics:
         if options.best in ("auto", metric.key):

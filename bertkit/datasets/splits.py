@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 DEFAULT_VALIDATION = 0.1
 DEFAULT_TEST = 0.2
 FEW = 30
-"""Texts in a validation or test split below which a warning says what its scores are worth."""
+"""Texts in a validation or test split below which its scores are partly chance: a warning says so,
+and under `best: auto` nothing is chosen by them."""
 
 
 def load_splits(loader: DatasetLoader, ctx: Context, task: TaskOptions | None = None) -> Splits:
@@ -277,12 +278,12 @@ def _check_train(
 
 
 def _warn_of_few(splits: dict[str, datasets.Dataset], ctx: Context) -> None:
-    for role, use in {"validation": "the choice of the best model", "test": "its score"}.items():
+    for role in ("validation", "test"):
         count = splits[role].num_rows if role in splits else FEW
         if count < FEW:
             texts = "one text" if count == 1 else f"{count} texts"
             ctx.warn(
-                f"{role} has only {texts}, each of which weighs {100 / count:.0f} %: {use} is "
+                f"{role} has only {texts}, each of which weighs {100 / count:.0f} %: its score is "
                 "partly chance; label more texts, or compare several seeds"
             )
 

@@ -160,8 +160,9 @@ class Trainer(Component):
     best: str | None = Field(
         "auto",
         description="Metric on validation that decides which weights are kept at the end, or "
-        "`loss`. `auto`: the first of `metrics`; null: the last weights. Of equal values the one "
-        "with the lower loss is better.",
+        "`loss`. `auto`: the first of `metrics`, or the last weights where there are fewer than 30 "
+        "validation texts; null: the last weights. Of equal values the one with the lower loss is "
+        "better.",
     )
     early_stopping: Annotated[
         EarlyStopping | None,

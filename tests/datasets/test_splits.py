@@ -271,11 +271,10 @@ def few(count: int, validation: int) -> str:
     """Return the warning of a validation split with so many texts."""
     texts = "one text" if count == 1 else f"{count} texts"
     share = round(100 / count)
-    use = "the choice of the best model" if validation else "its score"
     name = "validation" if validation else "test"
     return (
-        f"{name} has only {texts}, each of which weighs {share} %: {use} is partly chance; label "
-        "more texts, or compare several seeds"
+        f"{name} has only {texts}, each of which weighs {share} %: its score is partly chance; "
+        "label more texts, or compare several seeds"
     )
 
 
