@@ -168,7 +168,13 @@ def _load(spec: RunSpec, ctx: Context) -> Splits:
     targets = splits.task.targets(splits.train["label"][:])
     spec.trainer.shaping(splits.task, targets)
     spec.trainer.row_weights(splits.task, targets)
-    if spec.long_text.cut is not None and len(spec.dataset.text_columns) == 1:
+    pairs = len(spec.dataset.text_columns) > 1
+    if pairs and spec.long_text.keep == "windows":
+        raise SpecError(
+            "long_text.keep: windows is for single texts, and dataset.text names a pair; for pairs "
+            "take head, tail or head+tail, and say with long_text.cut which text loses tokens"
+        )
+    if spec.long_text.cut is not None and not pairs:
         raise SpecError(
             f"long_text.cut: {spec.long_text.cut}, but dataset.text names one column; it says "
             "which text of a pair is cut, so take it out"

@@ -73,7 +73,9 @@ class Scratch(Encoder):
         from transformers import PreTrainedTokenizerFast
 
         assert ctx.splits is not None
-        texts = ctx.splits.train["text"][:]
+        train = ctx.splits.train
+        columns = [name for name in ("text", "text_pair") if name in train.column_names]
+        texts = [text for name in columns for text in train[name][:]]
         ctx.say(f"training a tokenizer of at most {self.vocab_size} tokens on {len(texts)} texts")
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         backend = Tokenizer(models.BPE(unk_token="[UNK]"))
@@ -105,4 +107,5 @@ class Scratch(Encoder):
             sep_token="[SEP]",
             mask_token="[MASK]",
             model_max_length=self.max_length,
+            model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         )

@@ -107,7 +107,9 @@ def on_features(rows: pd.DataFrame, seed: int) -> float:
     module = head.build(encoder, parts.task, context)
     features = {}
     for name, split in parts.items():
-        encoded = head.encode(module, tokenize(split, name, text_encoder, context), context)
+        targets = parts.task.targets(split["label"][:])
+        tokens = tokenize(split, name, text_encoder, targets, context)
+        encoded = head.encode(module, tokens, context)
         features[name] = encoded.matrix.numpy(), encoded.labels
     model = LogisticRegression(max_iter=2000).fit(*features["train"])
     return float(model.score(*features["test"]))
