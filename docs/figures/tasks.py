@@ -26,7 +26,7 @@ words, then ridge (its strength chosen by leave-one-out on train) or logistic re
 one reads the two texts joined, the other how alike they are: the cosine of their TF-IDF vectors (of
 3 to 5 characters) and how many words they share.
 
-With OMP_NUM_THREADS=1, seeds 0 1 2 take about 15 minutes (regression), 20 (multi-label) and 20
+With OMP_NUM_THREADS=1, seeds 0 1 2 take about 15 minutes (regression), 30 (multi-label) and 15
 (pairs).
 """
 
@@ -286,12 +286,20 @@ BASELINES: dict[str, dict[str, Callable[[bertkit.records.Splits], Metrics]]] = {
     "multi-label": {"TF-IDF + logistic, one v. rest": one_vs_rest},
     "pairs": {"TF-IDF of both joined + logistic": joined, "likeness of the two + logistic": alike},
 }
-TRAINED = {
-    "regression": LINEAR,
-    "multi-label": {**LINEAR, "epochs": 10, "learning_rate": 1e-4},
-    "pairs": {**LINEAR, "epochs": 4},
+WEIGHTED = {"learning_rate": 1e-4, "class_weights": "balanced"}
+RUNS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "regression": {"frozen-feature": ("frozen-feature", {}), "linear": ("linear", LINEAR)},
+    "multi-label": {
+        "frozen-feature": ("frozen-feature", {}),
+        "linear, weights balanced": ("linear", {**LINEAR, **WEIGHTED, "epochs": 4}),
+        "linear, 10 epochs": ("linear", {**LINEAR, "learning_rate": 1e-4, "epochs": 10}),
+    },
+    "pairs": {
+        "frozen-feature": ("frozen-feature", {}),
+        "linear": ("linear", {**LINEAR, "epochs": 4}),
+    },
 }
-"""Options of `trainer` under `linear`; `frozen-feature` has its defaults."""
+"""Type of head and options of `trainer`, by name; `frozen-feature` has its defaults."""
 
 
 def dataset_of(task: str, path: Path, seed: int, texts: int | None) -> dict[str, Any]:
@@ -320,9 +328,13 @@ def main() -> None:
     parser.add_argument("task", choices=list(BASELINES))
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--heads", nargs="*", default=["frozen-feature", "linear"])
+    parser.add_argument("--runs", nargs="*", metavar="NAME", help="only these lines of bertkit")
     parser.add_argument("--texts", type=int, help="only so many texts, or pairs")
     options = parser.parse_args()
+    runs = RUNS[options.task]
+    asked = list(runs) if options.runs is None else options.runs
+    if not set(asked) <= set(runs):
+        parser.error(f"--runs: {options.task} has {', '.join(map(repr, runs))}")
     logger.remove()
     datasets = {
         seed: dataset_of(options.task, options.data, seed, options.texts) for seed in options.seeds
@@ -336,15 +348,15 @@ def main() -> None:
     )
     for name, baseline in BASELINES[options.task].items():
         show(name, [baseline(parts) for parts in loaded.values()])
-    for head in options.heads:
+    for name in asked:
         results, seconds = [], []
         for seed, dataset in datasets.items():
             started = time.perf_counter()
-            result = run(dataset, head, TRAINED[options.task] if head == "linear" else {}, seed)
+            result = run(dataset, *runs[name], seed)
             seconds.append(time.perf_counter() - started)
             results.append({key: result.metrics["test"][key] for key in METRICS[dataset["label"]]})
-            print(f"… {head}, seed {seed}: {results[-1]}", file=sys.stderr, flush=True)
-        show(head, results, f"{statistics.median(seconds):.0f} s a run")
+            print(f"… {name}, seed {seed}: {results[-1]}", file=sys.stderr, flush=True)
+        show(name, results, f"{statistics.median(seconds):.0f} s a run")
 
 
 if __name__ == "__main__":

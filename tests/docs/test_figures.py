@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from bertkit.heads.linear import Linear
+from bertkit.registry import registry
 from bertkit.text.long_text import LongText
 from bertkit.trainers.loop import Loop
 
@@ -293,5 +294,10 @@ def test_the_methods_and_policies_that_are_measured_exist(figure: Any) -> None:
     for name, (head, trainer) in methods.METHODS.items():
         built = Linear(**head), Loop(**methods.LINEAR, **trainer)
         assert (built == plain) == (name == "plain")
+    for task, runs in figure("tasks").RUNS.items():
+        assert task in figure("tasks").BASELINES
+        for head, trainer in runs.values():
+            assert registry().find("head", head)
+            assert Loop(**trainer).type == "loop"
     for policy in figure("long_texts").POLICIES.values():
         assert LongText(**policy).keep == policy["keep"]
