@@ -188,3 +188,14 @@ def test_a_run_learns_what_can_be_learned(tmp_path, good, bad, things):
     assert result.metrics["test"]["accuracy"] == 1.0
     found = bertkit.load(result.model_dir).predict([f"{things[0]} {good}", f"{things[0]} {bad}"])
     assert [prediction.label for prediction in found] == ["good", "bad"]
+
+
+def test_pairs_have_two_segments_and_both_texts_are_in_the_vocabulary():
+    pairs = Dataset.from_dict(
+        {"text": ["aa bb", "bb aa"], "text_pair": ["cc", "dd"], "label": [0, 1]}
+    )
+    made = Splits(SingleLabel(("no", "yes")), pairs, None, None, {})
+    _, tokenizer = Scratch(vocab_size=120, hidden_size=16).load(Context(splits=made))
+    encoded = tokenizer("aa", "dd")
+    assert tokenizer.unk_token_id not in encoded["input_ids"]
+    assert encoded["token_type_ids"] == [0, 0, 0, 1, 1]
