@@ -75,7 +75,7 @@ def as_trained(exported: Exported, head: Head | None, task: Task, long_text: Lon
         named = exported.native.items()
         weights = {k.removeprefix(ATTENTION): v for k, v in named if k.startswith(ATTENTION)}
         module.attention.load_state_dict(weights)
-    return module.eval()
+    return module.to(exported.model.device).eval()
 
 
 def save_model(
@@ -445,7 +445,7 @@ class Classifier:
         if isinstance(texts, str) or (
             isinstance(texts, tuple)
             and len(texts) == 2
-            and self.pairs is not False
+            and self.pairs
             and all(isinstance(text, str) for text in texts)
         ):
             texts = [texts]  # type: ignore[assignment]
@@ -485,7 +485,7 @@ class Classifier:
         pairs = self._check(texts, first)
         policy = self.long_text
         if keep not in (None, policy.keep):
-            policy = LongText(max_length=policy.max_length, keep=keep)
+            policy = LongText(max_length=policy.max_length, keep=keep, cut=policy.cut)
         if policy not in self._encoders:
             self._encoders[policy] = TextEncoder(self.tokenizer, policy)
         encoder = self._encoders[policy]
@@ -504,7 +504,7 @@ class Classifier:
         """Refuse what is no text, or no pair where pairs are read; say whether these are pairs."""
         pairs = self.pairs
         if pairs is None:
-            pairs = not isinstance(texts[0], str)
+            pairs = isinstance(texts[0], (tuple, list))
         for number, item in enumerate(texts, first):
             parts = item if pairs and isinstance(item, (tuple, list)) else (item,)
             if pairs and len(parts) != 2:
@@ -528,8 +528,9 @@ class Classifier:
         """Return the raw scores of tokenized texts, as they were trained, (n, num_labels)."""
         from bertkit.scoring import predict_logits
 
+        module = self.model if tokens.counts is None else self.module  # `keep` may say one window
         device = str(self.model.device)
-        logits = predict_logits(self.module, tokens, batch_size=batch_size, device=device)
+        logits = predict_logits(module, tokens, batch_size=batch_size, device=device)
         return self.task.from_plain(logits.numpy())
 
     def scores_of(self, tokens: Tokens, *, batch_size: int = 32) -> np.ndarray[Any, Any]:
@@ -551,15 +552,18 @@ def _about_long_texts(policy: LongText, pairs: bool) -> list[str]:
             f"{policy.stride} tokens after the one before, and pools their logits by "
             f"{policy.pool}{weights}, as in training. The scores above are of whole texts.",
         ]
-    both = ", those of both texts together" if pairs else ""
+    both = " of both texts together" if pairs else ""
     if policy.keep in ("drop", "error"):
         was = {"drop": "left out of training", "error": "refused in training"}[policy.keep]
         return [
-            f"At most {limit} tokens are read{both}. What is longer was {was} (`{policy.keep}`): "
+            f"At most {limit} tokens{both} are read. What is longer was {was} (`{policy.keep}`): "
             "bertkit refuses it, and plain transformers reads its start.",
         ]
-    of = f"{WHICH[policy.cut or 'longest']} of a longer pair" if pairs else "a longer text"
-    lines = [f"At most {limit} tokens are read{both}; of {of}, `{policy.keep}` is kept."]
+    cut = WHICH[policy.cut or "longest"] if pairs else "the text"
+    lines = [
+        f"At most {limit} tokens{both} are read; where there are more, {cut} is cut and its "
+        f"`{policy.keep}` kept."
+    ]
     if policy.keep == "head+tail":
         lines.append("Plain transformers keeps the head only, bertkit both, as in training.")
     return lines

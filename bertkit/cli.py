@@ -214,7 +214,9 @@ def _converse(classifier: Any, keep: Any) -> None:
 
     with suppress(ImportError):
         import readline  # noqa: F401 - gives `input` arrow keys and a history
-    err.print(f"labels: {', '.join(map(printable, classifier.labels))}; q to leave", markup=False)
+    task = classifier.task
+    names = ", ".join(map(printable, task.labels))
+    err.print(f"{task.noun.lower()}: {names}; q to leave", markup=False)
     prompts = ["first> ", "second> "] if classifier.pairs else ["text> "]
     texts: list[str] = []
     while True:
@@ -236,7 +238,6 @@ def _converse(classifier: Any, keep: Any) -> None:
         except DataError as error:
             err.print(f"error: {error}", style="red", markup=False)
             continue
-        task = classifier.task
         out.print(f"{printable(task.answer(found))}  {task.figures(found)}", markup=False)
 
 

@@ -145,8 +145,9 @@ class Task(ABC):
         return "|".join(found.labels) or NO_LABEL
 
     def figures(self, found: Prediction) -> str:
-        """Return how much the answer of a prediction is, in one cell."""
-        return f"{found.score:.4f}"
+        """Return the scores of what `answer` names, in the same order; of no label the highest."""
+        scores = [found.scores[name] for name in found.labels] or [found.score]
+        return "|".join(f"{score:.4f}" for score in scores)
 
     def remarks(self) -> list[str]:
         """Return what is to be said of each label beside its name."""
@@ -644,7 +645,7 @@ class Regression(Task):
 
     def figures(self, found: Prediction) -> str:
         """Return the values."""
-        return ", ".join(map(figure, found.scores.values()))
+        return "|".join(map(figure, found.scores.values()))
 
     def remarks(self) -> list[str]:
         """Return mean and standard deviation of the train split, which tell the unit."""

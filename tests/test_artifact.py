@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 
 import bertkit
 from bertkit import hookimpl
-from bertkit.artifact import model_card, save_model
+from bertkit.artifact import Exported, model_card, save_model
 from bertkit.errors import ArtifactError, BertkitError, MissingPluginError, ModelError
 from bertkit.heads.linear import Linear
 from bertkit.predicting import evaluate_file
 from bertkit.progress import Silent
 from bertkit.registry import Origin, Registry, use
-from bertkit.tasks import SingleLabel
+from bertkit.tasks import MultiLabel, Regression, SingleLabel
 from bertkit.text.long_text import LongText
 from tests.conftest import WORDS, make_encoder, reviews
 
@@ -88,13 +88,13 @@ def parts(folder: Path) -> SimpleNamespace:
 
 def save(folder: Path, found: SimpleNamespace, **changes) -> None:
     arguments = {
-        "task": TASK, "long_text": LongText(max_length=16), "card": "# card\n", "native": {},
+        "task": TASK, "long_text": LongText(max_length=16), "card": "# card\n",
         "settings": {
-            "head": {"type": "linear"}, "metrics": [], "columns": {}, "label_values": {},
-            "plugins": {},
+            "head": {"type": "linear"}, "metrics": [], "label_values": {}, "plugins": {},
+            "columns": {"text": "text", "label": "label"},
         },
     }  # fmt: skip
-    save_model(folder, found.model, found.tokenizer, **{**arguments, **changes})
+    save_model(folder, Exported(found.model, {}), found.tokenizer, **{**arguments, **changes})
 
 
 # plain transformers
@@ -191,7 +191,15 @@ def test_bertkit_json_holds_what_prediction_and_evaluation_need(saved):
         "format": 1,
         "bertkit": bertkit.__version__,
         "task": {"kind": "single_label", "labels": ["neg", "pos"]},
-        "long_text": {"max_length": 16, "keep": "tail", "head": None},
+        "long_text": {
+            "max_length": 16,
+            "keep": "tail",
+            "head": None,
+            "cut": None,
+            "stride": None,
+            "pool": None,
+            "max_windows": None,
+        },
         "head": {"type": "frozen-feature", "pooling": "mean"},
         "metrics": [
             {"type": "accuracy", "name": None},
@@ -261,6 +269,9 @@ def rewritten(folder: Path, change) -> None:
         (lambda c: c.pop("task"), "task: Field required"),
         (lambda c: c["task"].update(kind="magic"), "task.kind: "),
         (lambda c: c["task"].update(labels=[1, 2]), "task.labels.0: "),
+        (lambda c: c["task"].update(center=[0.0, 0.0]), "task: "),
+        (lambda c: c["columns"].pop("text"), "columns.text: Field required"),
+        (lambda c: c["columns"].update(text=["a", "b", "c"]), "columns.text"),
         (lambda c: c["long_text"].update(keep="middle"), "long_text.keep: "),
         (lambda c: c["files"]["config.json"].pop("size"), "files.config.json.size: "),
         (lambda c: c.update(plugins=[]), "plugins: "),
@@ -493,9 +504,11 @@ def test_a_process_killed_anywhere_in_saving_leaves_no_partial_model(saved, tmp_
             warnings.simplefilter("ignore")  # the child only writes files
             child = os.fork()
         if child == 0:
-            with dying_at(run_dir, count, lambda: os.kill(os.getpid(), signal.SIGKILL)):
-                save(run_dir / "model", found)
-            os._exit(0)
+            try:
+                with dying_at(run_dir, count, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+                    save(run_dir / "model", found)
+            finally:
+                os._exit(0)  # whatever happened, or there would be two of this test
         ended = os.waitpid(child, 0)[1]
         if not os.WIFSIGNALED(ended):
             break
@@ -606,21 +619,85 @@ def test_options_that_a_newer_plugin_does_not_know_are_an_artifact_error(copied,
 # the card
 
 
-def card(labels=("neg", "pos"), name="run", scores=None, keep="head", head="linear") -> str:
-    task = SingleLabel(tuple(labels))
-    policy = LongText(max_length=16, keep=keep)
-    return model_card(name, task, policy, {"type": head}, "some/encoder", scores or {})
+def card(
+    labels=("neg", "pos"), name="run", scores=None, head="linear", task=None, pairs=False, **policy
+) -> str:
+    task = task or SingleLabel(tuple(labels))
+    long_text = LongText(**{"max_length": 16, **policy})
+    if long_text.keep == "windows":
+        long_text = long_text.fitted(14)
+    return model_card(
+        name, task, long_text, {"type": head}, "some/encoder", scores or {}, pairs=pairs
+    )
 
 
 def test_the_card_tells_use_labels_scores_and_limits():
-    text = card(scores={"test": {"accuracy": 0.91234, "roc_auc": None}}, keep="head+tail")
+    text = card(scores={"test": {"accuracy": 0.91234, "roc_auc": None, "mae": 102313.34}})
     assert text.startswith("---\nlibrary_name: transformers\npipeline_tag: text-classification\n")
-    assert 'pipeline("text-classification", model=".", truncation=True)' in text
+    assert "A model for texts, one of 2 labels each, fine-tuned by bertkit from" in text
+    assert 'pipeline("text-classification", model=".", truncation=True)\nclassify("a text")' in text
+    assert 'bertkit.load(".").predict(["a text"])' in text
     assert "- 0: `neg`\n- 1: `pos`\n" in text
     assert "| test | `accuracy` | 0.9123 |\n| test | `roc_auc` | – |\n" in text
-    assert "At most 16 tokens are read" in text
-    assert "Plain transformers keeps the head of a longer text" in text
+    assert "| test | `mae` | 102313 |\n" in text
+    assert (
+        "At most 16 tokens are read; where there are more, the text is cut and its `head` kept."
+        in text
+    )
+    assert "head.safetensors" not in text
     assert "head.safetensors" in card(head="frozen-feature")
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (
+            MultiLabel(("late", "rude"), (0.25, 0.5)),
+            ["any number of 2 labels each", "top_k=None)", "- 0: `late` (from 0.250 on)\n",
+             "- 1: `rude` (from 0.500 on)\n", "A text has the labels whose probability reaches"],
+        ),
+        (
+            Regression(("stars",), (3.4,), (1.25,)),
+            ["one number each", "truncation=True)\n", "## Targets\n",
+             "- 0: `stars` (mean 3.4, standard deviation 1.25 in training)\n",
+             "the predicted value itself, in the units of the training data"],
+        ),
+        (
+            Regression(("price", "share"), (1e6, 1e-3), (2e5, 2e-4)),
+            ["2 numbers each", "top_k=None)", "- 0: `price` (mean 1000000, standard deviation"],
+        ),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)  # fmt: skip
+def test_the_card_tells_how_to_read_the_answers_of_other_tasks(task, said):
+    text = card(task=task)
+    for part in said:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"keep": "tail"}, ["the text is cut and its `tail` kept."]),
+        ({"keep": "head+tail"}, ["Plain transformers keeps the head only, bertkit both"]),
+        ({"keep": "drop"}, ["was left out of training (`drop`): bertkit refuses it, and plain"]),
+        ({"keep": "error"}, ["What is longer was refused in training (`error`)"]),
+        ({"pairs": True}, ["truncation=True)", '{"text": "a text", "text_pair": "another"}',
+                           'predict([("a text", "another")])', "A model for pairs of texts",
+                           "At most 16 tokens of both texts together are read;", "the longer text is"]),
+        ({"pairs": True, "cut": "second"}, ['truncation="only_second")', "the second text is cut"]),
+        ({"pairs": True, "cut": "first"}, ['truncation="only_first")', "the first text is cut"]),
+        ({"keep": "windows"}, ["reads the first 16 tokens of a longer text and no more",
+                               "in up to 8 windows of 16 tokens, each of which starts 7 tokens",
+                               "pools their logits by mean, as", "scores above are of whole"]),
+        ({"keep": "windows", "pool": "attention"}, ["by attention (weights in `head.safet"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_card_tells_what_becomes_of_long_texts(policy, said):
+    text = card(**policy)
+    for part in said:
+        assert part in text
 
 
 NASTY = (

@@ -214,7 +214,7 @@ def test_warnings_stand_in_the_result_and_in_the_log(finished):
         r"reading encoder .*bert",
         r"train: 43 texts  \(neg 21  pos 22\)",
         r"model: [\d,]+ parameters, [\d,]+ of them trained",
-        r"plan: 6 optimizer steps an epoch, 4 in all",
+        r"plan: 6 optimizer steps an epoch, 4 in all \(0\.667 epochs\)",
         r"device: cpu \(\d+ threads\), fp32 \(as the spec says\)",
         r"step 2/4  epoch 0\.33  validation  loss \d\.\d{4}  accuracy \d\.\d{4}  F-score .*",
         r"step 4/4  epoch 0\.67  validation  loss .*",

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 import bertkit
 from bertkit import artifact
-from bertkit.artifact import Prediction
 from bertkit.errors import ArtifactError, DataError, SpecError
 from bertkit.predicting import (
+    TABLES,
     Sink,
+    check_out,
     describe,
     evaluate_file,
     first_spec,
@@ -27,6 +28,7 @@ from bertkit.predicting import (
 )
 from bertkit.progress import Silent
 from bertkit.spec import RunSpec
+from bertkit.tasks import Prediction, SingleLabel
 from tests.conftest import reviews
 
 LONG = "good " + "room " * 40 + "awful"
@@ -223,7 +225,7 @@ def as_txt(path, texts):
 def test_texts_are_read_from(tmp_path, name, write):
     texts = ["good room", '房间, "clean"', "007", "true", "it's\tfine" if "t" not in name else "x"]
     write(tmp_path / name, texts)
-    assert list(read_texts(tmp_path / name, "review")) == texts
+    assert list(read_texts(tmp_path / name, ["review"])) == texts
 
 
 def stdin(monkeypatch, data: bytes) -> None:
@@ -232,7 +234,7 @@ def stdin(monkeypatch, data: bytes) -> None:
 
 def test_standard_input_is_utf8_lines_whatever_the_locale_says(monkeypatch):
     stdin(monkeypatch, "\ufeff很好看\r\n\n  \ngood room".encode())
-    assert list(read_texts(None, "text")) == ["很好看", "good room"]
+    assert list(read_texts(None, ["text"])) == ["很好看", "good room"]
 
 
 def test_standard_input_is_read_line_by_line(monkeypatch):
@@ -245,7 +247,7 @@ def test_standard_input_is_read_line_by_line(monkeypatch):
             return 5
 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
-    source = read_texts(None, "text")
+    source = read_texts(None, ["text"])
     assert [next(source) for _ in range(3)] == ["good"] * 3
 
 
@@ -271,29 +273,33 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, name, content, said):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        list(read_texts(path, "review"))
+        list(read_texts(path, ["review"]))
     assert said.format(path) in str(caught.value)
 
 
 def test_standard_input_that_is_not_utf8_is_refused_by_its_line(monkeypatch):
     stdin(monkeypatch, b"good\nb\xe9d\n")
     with pytest.raises(DataError, match=r"standard input, line 2: not UTF-8 text"):
-        list(read_texts(None, "text"))
+        list(read_texts(None, ["text"]))
 
 
 # predictions to files
 
 
 def prediction(label: str = "good") -> Prediction:
-    return Prediction(label, 0.75, {label: 0.75, "bad": 0.25})
+    return Prediction(label, 0.75, {label: 0.75, "bad": 0.25}, (label,))
 
 
-def test_json_lines_hold_text_label_score_and_scores(tmp_path):
-    with Sink(tmp_path / "out.jsonl") as write:
+ONE = SingleLabel(("good", "bad"))
+
+
+def test_json_lines_hold_the_text_and_all_of_the_prediction(tmp_path):
+    with Sink(tmp_path / "out.jsonl", ONE) as write:
         write("很\n好", prediction())
         write("b", prediction())
     first, second = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
-    expected = {"label": "good", "score": 0.75, "scores": {"good": 0.75, "bad": 0.25}}
+    expected = {"label": "good", "score": 0.75, "scores": {"good": 0.75, "bad": 0.25},
+                "labels": ["good"]}  # fmt: skip
     assert json.loads(first) == {"text": "很\n好", **expected}
     assert json.loads(second)["text"] == "b"
     assert "很" in first
@@ -301,7 +307,7 @@ def test_json_lines_hold_text_label_score_and_scores(tmp_path):
 
 @pytest.mark.parametrize(("name", "delimiter"), [("out.csv", ","), ("OUT.TSV", "\t")])
 def test_tables_hold_a_header_and_a_column_a_label(tmp_path, name, delimiter):
-    with Sink(tmp_path / name) as write:
+    with Sink(tmp_path / name, ONE) as write:
         write('a, "b"\nc\td', prediction())
     with (tmp_path / name).open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file, delimiter=delimiter))
@@ -317,7 +323,7 @@ def test_tables_hold_a_header_and_a_column_a_label(tmp_path, name, delimiter):
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
 def test_a_spreadsheet_takes_no_text_and_no_label_for_a_formula(tmp_path, text, ending):
     path = tmp_path / f"out.{ending}"
-    with Sink(path) as write:
+    with Sink(path, ONE) as write:
         write(text, prediction(label=text))
     with path.open(encoding="utf-8", newline="") as file:
         _, row = csv.reader(file, delimiter="\t" if ending == "tsv" else ",")
@@ -328,13 +334,13 @@ def test_a_spreadsheet_takes_no_text_and_no_label_for_a_formula(tmp_path, text, 
 def test_what_goes_into_a_table_comes_out_of_it(tmp_path_factory, texts):
     folder = tmp_path_factory.mktemp("out")
     for ending, delimiter in (("csv", ","), ("tsv", "\t")):
-        with Sink(folder / f"out.{ending}") as write:
+        with Sink(folder / f"out.{ending}", ONE) as write:
             for text in texts:
                 write(text, prediction())
         with (folder / f"out.{ending}").open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file, delimiter=delimiter))[1:]
         assert [row[0].removeprefix("'") for row in rows] == [t.removeprefix("'") for t in texts]
-    with Sink(folder / "out.jsonl") as write:
+    with Sink(folder / "out.jsonl", ONE) as write:
         for text in texts:
             write(text, prediction())
     lines = (folder / "out.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
@@ -342,7 +348,7 @@ def test_what_goes_into_a_table_comes_out_of_it(tmp_path_factory, texts):
 
 
 def test_standard_output_gets_one_line_a_text_and_no_control_characters(capsys):
-    with Sink(None) as write:
+    with Sink(None, ONE) as write:
         write("a\tb\n\x1b[31mred", prediction(label="very\tgood"))
     assert capsys.readouterr().out == "very\\tgood\t0.7500\ta\\tb \\x1b[31mred\n"
 
@@ -353,7 +359,7 @@ def test_a_failure_leaves_no_half_file_and_the_old_one_as_it_was(tmp_path, error
     old.write_text("old")
 
     def interrupted(path: Path) -> None:
-        with Sink(path) as write:
+        with Sink(path, ONE) as write:
             write("a", prediction())
             raise error
 
@@ -369,7 +375,7 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_leaves_nothing(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(path: Path) -> None:
-        with Sink(path) as write:
+        with Sink(path, ONE) as write:
             for _ in range(1000):
                 write("good room", prediction())
 
@@ -396,7 +402,7 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_leaves_nothing(tmp_path):
 def test_a_name_that_cannot_be_written_is_refused_before_the_model_is_loaded(tmp_path, name, said):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(SpecError, match=f"^--out: .*{said}"):
-        Sink(tmp_path / name)
+        check_out(tmp_path / name, TABLES)
 
 
 def test_written_json_is_strict(tmp_path):
@@ -435,7 +441,7 @@ def test_evaluation_takes_other_columns_and_formats(trained, classifier, tmp_pat
         rows = list(csv.DictReader(file))
     table = pa.table({"words": [r["review"] for r in rows], "y": [int(r["stars"]) for r in rows]})
     pq.write_table(table, tmp_path / "test.parquet")
-    scores, _ = evaluate_file(classifier, tmp_path / "test.parquet", text="words", label="y")
+    scores, _ = evaluate_file(classifier, tmp_path / "test.parquet", text=["words"], label=["y"])
     assert scores.metrics == pytest.approx(trained.metrics["test"], abs=1e-6)
 
 
@@ -483,8 +489,9 @@ def test_a_run_is_described_from_its_files_alone(trained, monkeypatch):
     assert found["checkpoints"].startswith("step-0000")
     assert found["model"] == "bert, BertForSequenceClassification"
     assert found["labels"] == "bad, good"
-    assert json.loads(found["head"]) == {"type": "linear"}
-    assert json.loads(found["long texts"])["max_length"] == 20
+    assert json.loads(found["columns"]) == {"text": "review", "label": "stars"}
+    assert json.loads(found["head"])["type"] == "linear"
+    assert json.loads(found["long texts"]) == {"max_length": 20, "keep": "head"}
     assert found["plugins needed"] == "none"
     assert found["model.safetensors"].split()[1] == "bytes"
     model = dict(describe(Path(trained.model_dir)))

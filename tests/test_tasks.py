@@ -355,7 +355,8 @@ def test_of_several_labels_those_from_their_threshold_on_are_given_the_likeliest
     assert (found.labels, found.label, found.score) == (labels, label, score)
     assert found.scores == dict(zip(MANY.labels, scores, strict=True))
     assert PICKY.answer(found) == answer
-    assert PICKY.figures(found) == f"{score:.4f}"
+    of_each = [found.scores[name] for name in labels] or [score]
+    assert PICKY.figures(found) == "|".join(f"{one:.4f}" for one in of_each)
 
 
 @given(data=st.data())
@@ -379,7 +380,7 @@ def test_a_regression_says_the_value_of_every_target() -> None:
     assert (found.label, found.score, found.labels) == ("width", 4.0, SIZES.labels)
     assert found.scores == {"width": 4.0, "height": -90.0, "depth": 0.5}
     assert SIZES.answer(found) == "width|height|depth"
-    assert SIZES.figures(found) == "4, -90, 0.5"
+    assert SIZES.figures(found) == "4|-90|0.5"
     found = HEIGHT.prediction(np.array([170.0]))
     assert (HEIGHT.answer(found), HEIGHT.figures(found)) == ("height", "170")
 

@@ -14,6 +14,7 @@ import pytest
 
 import bertkit
 from bertkit.records import RunResult
+from bertkit.tasks import SingleLabel
 from tests.conftest import reviews
 
 pexpect = pytest.importorskip("pexpect")
@@ -224,7 +225,8 @@ def test_ctrl_d_and_ctrl_c_end_the_conversation_on_a_line_of_its_own(
 
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr("builtins.input", key)
-    monkeypatch.setattr("bertkit.artifact.load", lambda *_, **__: SimpleNamespace(labels=("a",)))
+    model = SimpleNamespace(task=SingleLabel(("a",)), pairs=None)
+    monkeypatch.setattr("bertkit.artifact.load", lambda *_, **__: model)
     with pytest.raises(SystemExit) as left:
         app(["predict", "model"])
     assert left.value.code == status
