@@ -282,12 +282,13 @@ class _Numbers(Labels):
     def read(self, split: datasets.Dataset, role: str) -> list[Any]:
         if is_list(split, self.columns[0]):
             found = [list(one or ()) for one in split[self.columns[0]][:]]
+            self.refuse_missing([not one for one in found], role)
             odd = [i for i, one in enumerate(found) if len(one) != len(found[0])]
-            if odd or not found[0]:
+            if odd:
                 raise DataError(
                     f"{role}: the lists in column {self.shown} have different lengths, such as "
-                    f"{len(found[0])} in row 1 and {len(found[odd[0]]) if odd else 0} in "
-                    f"{rows(odd[:1] or [0])}; expected as many numbers in each"
+                    f"{len(found[0])} in row 1 and {len(found[odd[0]])} in {rows(odd[:1])}; "
+                    "expected as many numbers in each"
                 )
             return self._floats(found, role)
         columns = zip(*(split[column][:] for column in self.columns), strict=True)
@@ -305,7 +306,7 @@ class _Numbers(Labels):
             missing.append(any(is_missing(cell) or number != number
                                for cell, number in zip(cells, numbers, strict=True)))  # fmt: skip
             bad = [c for c, n in zip(cells, numbers, strict=True) if n is None or math.isinf(n)]
-            if bad and not missing[-1]:
+            if bad:
                 strange.append((row, bad[0]))
         self.refuse_missing(missing, role)
         if strange:

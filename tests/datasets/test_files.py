@@ -21,6 +21,7 @@ from bertkit.datasets.splits import load_splits
 from bertkit.errors import DataError
 from bertkit.records import Context, Splits
 from bertkit.spec import RunSpec
+from bertkit.tasks import MultiLabel, Regression
 
 Row = tuple[str, str]
 ROWS: list[Row] = [("很好看, 推荐", "pos"), ('he said "no"', "neg"), ("two\nlines", "pos")]
@@ -288,6 +289,29 @@ def test_json_rows_may_have_keys_in_any_order_and_more_of_them(tmp_path):
     (tmp_path / "a.jsonl").write_text(f"\n{first}\n\n{second}", encoding="utf-8")
     rows = [("a\u2028b", "12345678901234567890"), ("c", "2")]
     assert rows_of(load(tmp_path / "a.jsonl")) == rows
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        ([["x", 1], [2.5], None], MultiLabel(("1", "2.5", "x"))),
+        ([[2**70], [1, True]], MultiLabel(("1", str(2**70), "true"))),
+        ([["x"], [], ["x", "y"]], MultiLabel(("x", "y"))),
+        ([[1, 0], [0, 1.0]], MultiLabel(("0", "1"))),
+        ([[1, 0.5], [0, 1]], Regression(("label_0", "label_1"))),
+    ],
+)
+def test_json_lists_may_mix_names_and_numbers(tmp_path, labels, task):
+    rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = load(tmp_path / "a.jsonl").task
+    assert (type(found), found.labels) == (type(task), task.labels)
+
+
+def test_a_column_that_is_not_named_may_mix_lists_with_anything(tmp_path):
+    rows = [{"text": "a", "label": "x", "tags": [1]}, {"text": "b", "label": "y", "tags": "no"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    assert rows_of(load(tmp_path / "a.json")) == [("a", "x"), ("b", "y")]
 
 
 # what is refused

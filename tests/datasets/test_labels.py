@@ -421,9 +421,15 @@ REFUSED: dict[str, tuple[type[BertkitError], Any, dict[str, Any], str]] = {
         f"train: 2 of 2 labels in column `label` are no finite numbers: 'a' in row 1, 'b' in row 2 "
         f"{ROW_1}{NO_NUMBERS}"),
     "lists of different lengths for a regression": (
-        DataError, {"label": [[0.5, 1.0], [1.5], []]}, {},
+        DataError, {"label": [[0.5, 1.0], [2.0, 1.5], [1.5], [0.0, 0.0, 0.0]]}, {},
         f"train: the lists in column `label` have different lengths, such as 2 in row 1 and 1 in "
-        f"row 2 {ROW_1}; expected as many numbers in each"),
+        f"row 3 {ROW_1}; expected as many numbers in each"),
+    "empty lists for a regression": (
+        DataError, {"label": [[0.5, 1.0], [], None]}, {},
+        f"train: 2 of 3 labels are missing, in rows 2, 3 {ROW_1}; {FILL}"),
+    "nothing but empty lists for a regression": (
+        DataError, {"label": [[], []]}, {"task": "regression"},
+        f"train: 2 of 2 labels are missing, in rows 1, 2 {ROW_1}; {FILL}"),
     "an empty label in a list": (
         DataError, {"label": [["a", None], ["b", " "], ["c"]]}, {},
         f"train: 2 of 3 lists in column `label` hold an empty label, in rows 1, 2 {ROW_1}; take it "
