@@ -12,8 +12,8 @@ not: one end of 128 tokens shows nothing of it in nine documents of ten.
 Each variant runs in a process of its own, one after the other, so that the peak memory is its own;
 it is that of the whole process, Python and libraries included. Features are cached between
 variants as in any run: `windows mean` computes those that `windows max` and `windows attention`
-find. With OMP_NUM_THREADS=1 the whole takes about 25 minutes, `linear windows max` more than half
-of it.
+find. With OMP_NUM_THREADS=1 the whole takes about 35 minutes, one half of them for
+`linear windows max`.
 """
 
 # Only light modules here: on Linux a child's peak memory starts with what its parent holds.
