@@ -60,7 +60,9 @@ def spec_page() -> str:
 
 def component_section(place: str, title: str, field: Schema) -> Iterator[str]:
     """Yield the section of one kind: fields of every type, then those of each."""
-    choices = (field["items"] if place == "metrics" else field)["oneOf"]
+    if place == "metrics":
+        field = {**field, **next(one for one in field["anyOf"] if "items" in one)["items"]}
+    choices = field["oneOf"]
     branches = [choice for choice in choices if choice.get("type") == "object"]
     names = ", ".join(f"[`{b['title']}`](#{place}-{b['title']})" for b in branches)
     yield f"## {title}\n"
@@ -104,7 +106,7 @@ def rows(fields: Schema, place: str, required: set[str]) -> Iterator[str]:
         elif not place and "properties" in field:
             kind, default = f"[mapping](#{name})", ""
         yield f"| {shown} | {kind} | {default} | {cell(field.get('description', ''))} |"
-        if place:
+        if place or (name not in KINDS and "properties" not in field):
             inner = nested(field)
             if inner:
                 needed = set(inner.get("required", ()))

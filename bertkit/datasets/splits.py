@@ -333,8 +333,7 @@ def hold_out(
     groups = np.asarray(split["label"][:]) if strata is None else strata
     held = np.sort(stratified_indices(groups, round(share * (of or len(groups))), seed, ids))
     rest = np.setdiff1d(np.arange(len(groups)), held)
-    parts = [split.select(part).flatten_indices(keep_in_memory=True) for part in (rest, held)]
-    return parts[0], parts[1]
+    return split.select(rest), split.select(held)
 
 
 def stratified_indices(
