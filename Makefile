@@ -48,10 +48,17 @@ docs: $(VENV)/.dev ## Build the docs site into site/.
 	$(BIN)/python docs/generate_reference.py --check
 	$(BIN)/zensical build --clean --strict
 
-figures: $(VENV)/.dev ## Print the README's figures; DATA=amazon_review_sentences.csv adds the English ones.
+# DATA=amazon_review_sentences.csv, TWEETS=tweets.csv and PACKAGES=Packages.xz (of a Debian release) add theirs.
+figures: $(VENV)/.dev ## Print the figures of README and guides, for two hours and more with all of DATA, TWEETS, PACKAGES.
 	$(PIP) install --quiet -c constraints.txt --group demo
 	$(BIN)/python docs/figures/chinese_reviews.py --seeds 0 1
 	$(if $(DATA),$(BIN)/python docs/figures/amazon.py $(DATA))
+	$(if $(DATA),$(BIN)/python docs/figures/few_labels.py $(DATA))
+	$(if $(DATA),$(BIN)/python docs/figures/long_texts.py $(DATA))
+	$(if $(DATA),$(BIN)/python docs/figures/methods.py $(DATA))
+	$(if $(TWEETS),$(BIN)/python docs/figures/tasks.py regression $(TWEETS))
+	$(if $(PACKAGES),$(BIN)/python docs/figures/tasks.py multi-label $(PACKAGES))
+	$(if $(PACKAGES),$(BIN)/python docs/figures/tasks.py pairs $(PACKAGES))
 	$(BIN)/python docs/figures/start_up.py
 	$(BIN)/python docs/figures/lines.py
 
