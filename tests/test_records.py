@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bertkit.errors import ArtifactError
 from bertkit.records import Context, RunResult, Splits, to_json
-from bertkit.tasks import SingleLabel
+from bertkit.tasks import MultiLabel, Regression, SingleLabel
 
 TASK = SingleLabel(("bad", "good", "so-so"))
 
@@ -49,6 +49,19 @@ def test_splits_come_in_order_and_count_every_label():
         "train": {"bad": 2, "good": 0, "so-so": 1},
         "test": {"bad": 0, "good": 1, "so-so": 0},
     }
+
+
+def test_splits_count_labels_of_lists_and_describe_numbers_in_the_users_units():
+    from datasets import Dataset
+
+    train = Dataset.from_dict({"text": ["a", "b", "c"], "label": [[0, 2], [], [2]]})
+    splits = Splits(MultiLabel(("bad", "good", "late")), train, None, None, {})
+    assert splits.summary() == {"train": {"bad": 1, "good": 0, "late": 2, "(no label)": 1}}
+
+    numbers = Dataset.from_dict({"text": ["a", "b"], "label": [[10.0], [30.0]]})
+    splits = Splits(Regression(("price",), (20.0,), (5.0,)), numbers, None, numbers, {})
+    described = {"mean": 20.0, "deviation": 10.0, "min": 10.0, "max": 30.0}
+    assert splits.summary() == {name: {"price": described} for name in ("train", "test")}
 
 
 def test_a_context_changes_by_copy():
