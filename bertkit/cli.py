@@ -166,7 +166,8 @@ def predict(
 
     A model of pairs takes the texts two by two; in lines a tab stands between them.
 
-    In csv and tsv a text that a spreadsheet would take for a formula gets a ' in front.
+    Several labels of a text have a | between them, and so have their scores. In csv and tsv a text
+    that a spreadsheet would take for a formula gets a ' in front.
     """
     from bertkit.predicting import TABLES, Sink, check_out, read_texts, text_columns
 
@@ -190,8 +191,9 @@ def predict(
     columns = text_columns(classifier, text)
     given = iter(texts or ())
     if texts and len(texts) % len(columns):
+        count = "one text" if len(texts) == 1 else f"{len(texts)} texts"
         raise DataError(
-            f"the model reads pairs of texts, found {len(texts)} texts; give two a pair"
+            f"the model reads pairs of texts, found {count}; give two for each pair, in quotes"
         )
     source: Iterable[Any] = read_texts(file, columns) if not texts else given
     if texts and len(columns) > 1:
@@ -254,6 +256,13 @@ def evaluate(
             help="Column of the label; again for each further one. As in training by default.",
         ),
     ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            "--separator",
+            help="What stands between the labels in one column. As in training by default.",
+        ),
+    ] = None,
     step: Annotated[int | None, typer.Option("--step", help="Use this checkpoint.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write scores and tables to this JSON file.")
@@ -274,7 +283,9 @@ def evaluate(
     check_out(out, (".json",))
     start_log(quiet=quiet, debug=debug)
     classifier = load(folder, step=step)
-    scores, rows = evaluate_file(classifier, data, text=text, label=label, keep=policy)
+    scores, rows = evaluate_file(
+        classifier, data, text=text, label=label, separator=separator, keep=policy
+    )
     if out:
         write_json(out, {"metrics": scores.metrics, "report": scores.report, "texts": scores.texts})
     scores_table({data.name: scores.metrics})

@@ -22,11 +22,13 @@ from bertkit.tasks import task_from
 
 if TYPE_CHECKING:
     from bertkit.artifact import Classifier
+    from bertkit.datasets.base import DatasetLoader
     from bertkit.tasks import Prediction, Task
     from bertkit.text.long_text import Keep
 
 TABLES = (".jsonl", ".csv", ".tsv")
 """Endings of the files that predictions are written to."""
+OTHERS = " By default the columns are called as in training; name others with this option."
 TEXT_COLUMNS = ("text", "text_pair")
 Text = str | tuple[str, ...]
 """A text, or a pair."""
@@ -58,7 +60,7 @@ def read_texts(file: Path | None, columns: Sequence[str]) -> Iterator[Text]:
             raise DataError(f"--file: {file} cannot be read ({error.strerror})") from None
         return
     table = read_table(file, plain({"text": list(columns) if pairs else columns[0]}), "--file")
-    check_columns(table.column_names, dict.fromkeys(columns, "--text"), str(file))
+    check_columns(table.column_names, dict.fromkeys(columns, "--text"), str(file), hint=OTHERS)
     for number, cells in enumerate(zip(*map(table.column, columns), strict=True), 1):
         texts = tuple(cell.as_py() for cell in cells)
         for text in texts:
@@ -201,7 +203,7 @@ def text_columns(classifier: Classifier, named: Sequence[str] | None) -> list[st
         return list(known)
     if len(named) > 2 or (classifier.pairs is not None and len(named) != len(known)):
         reads = "pairs: give --text twice" if len(known) > 1 else "single texts: give --text once"
-        raise SpecError(f"--text: found {len(named)} columns; the model reads {reads}")
+        raise SpecError(f"--text: found {', '.join(named)}; the model reads {reads}")
     return list(named)
 
 
@@ -211,6 +213,7 @@ def evaluate_file(
     *,
     text: Sequence[str] | None = None,
     label: Sequence[str] | None = None,
+    separator: str | None = None,
     keep: Keep | None = None,
 ) -> tuple[Scores, list[tuple[str, str, str]]]:
     """Score a classifier on a file of labelled texts, with the metrics of its training.
@@ -220,6 +223,7 @@ def evaluate_file(
         data: a table.
         text: column of the text, or the two of a pair; as in training by default.
         label: column or columns of the label; as in training by default.
+        separator: what stands between joined labels; as in training by default.
         keep: what to keep of long texts, in place of what the model was saved with.
 
     Returns:
@@ -241,17 +245,24 @@ def evaluate_file(
     columns = {**settings.get("columns", {"label": "label"}), "text": _short(texts)}
     if label:
         columns["label"] = _short(list(label))
+    if separator:
+        columns["separator"] = separator
     names = settings.get("label_values") or {name: name for name in classifier.labels}
     options = {"train": str(data), "labels": names, **columns}
     source = Memory.model_validate(options)
     table = read_table(data, plain(columns), field="data")
     named = {column: place.replace("dataset.", "--")
              for column, place in source.columns_by_option().items()}  # fmt: skip
-    check_columns(table.column_names, named, str(data))
+    check_columns(table.column_names, named, str(data), hint=OTHERS)
+    if not separator and (len(source.label_columns) > 1 or _holds_lists(table, source)):
+        options.pop("separator", None)  # of training, where labels were joined
     if not table.num_rows:
         raise DataError(f"{data}: no rows; expected labelled texts")
     source = Memory.model_validate({**options, "data": {str(data): Dataset(table)}})
-    rows = labelled_rows(source, task, names, Context())
+    try:
+        rows = labelled_rows(source, task, names, Context())
+    except (DataError, SpecError) as error:  # in the words of the command line
+        raise type(error)(str(error).replace("dataset.", "--")) from None
     saved = settings.get("metrics", [{"type": name} for name in task.default_metrics])
     metrics = [
         cast("Metric", saved_component(settings, f"metrics.{i}", "metric", options))
@@ -267,6 +278,10 @@ def evaluate_file(
         for *parts, right, found in zip(*given, truth, decided, strict=True)
     ]
     return compute_scores(torch.from_numpy(logits), targets, task, metrics, report=True), shown
+
+
+def _holds_lists(table: Any, source: DatasetLoader) -> bool:
+    return any(table.schema.field(name).type.num_fields for name in source.label_columns)
 
 
 def _short(columns: list[str]) -> str | list[str]:
@@ -366,7 +381,8 @@ def first_spec(data: Path, spec: Path, encoder: str) -> str:
     def distinct(name: str) -> int:
         return len(set(map(str, table.column(name).to_pylist())))
 
-    label = "label" if "label" in others else min(others, key=distinct)
+    varied = [name for name in others if distinct(name) > 1] or others
+    label = "label" if "label" in others else min(varied, key=distinct)
     try:
         train = str(data.resolve().relative_to(spec.resolve().parent))
     except ValueError:
@@ -374,7 +390,7 @@ def first_spec(data: Path, spec: Path, encoder: str) -> str:
     dataset = {"type": "files", "train": train, "text": text, "label": label, "test": 0.2}
     comment = (
         f"# Written by `bertkit init`. Text is `{text}`, label is `{label}` "
-        f"({distinct(label)} values); change them if that is wrong.\n"
+        f"({distinct(label)} values); change them if that is wrong.\n{_task_line(table, label)}"
     )
     body = {
         "encoder": encoder,
@@ -383,3 +399,18 @@ def first_spec(data: Path, spec: Path, encoder: str) -> str:
         "output": f"runs/{spec.stem}",
     }
     return comment + yaml12.write(body)
+
+
+def _task_line(table: Any, label: str) -> str:
+    """Return a comment that says what the task will be; "" where the labels cannot be used."""
+    from datasets import Dataset
+
+    from bertkit.datasets.labels import labels_of
+    from bertkit.datasets.memory import Memory
+
+    try:
+        labels = labels_of(Memory(label=label), Dataset(table), None)
+    except (DataError, SpecError):
+        return ""
+    kind = labels.task({label: label}).kind
+    return f"# The task is {kind}: {labels.why}. Write `task: …` for another.\n"

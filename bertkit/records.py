@@ -120,12 +120,12 @@ def score_text(value: float | None) -> str:
     """Return a score as a person reads it: four decimals, or four digits where that says more.
 
     Example:
-        >>> score_text(0.9), score_text(0.00123), score_text(102313.3427), score_text(None)
-        ('0.9000', '0.00123', '102313', '–')
+        >>> score_text(0.9), score_text(0.000123), score_text(102313.3427), score_text(None)
+        ('0.9000', '0.000123', '102313', '–')
     """
     if value is None:
         return "–"
-    return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 1000 else figure(value)
+    return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1000 else figure(value)
 
 
 def to_json(value: Any) -> str:

@@ -684,7 +684,7 @@ def test_the_card_tells_how_to_read_the_answers_of_other_tasks(task, said):
         ({"keep": "error"}, ["What is longer was refused in training (`error`)"]),
         ({"pairs": True}, ["truncation=True)", '{"text": "a text", "text_pair": "another"}',
                            'predict([("a text", "another")])', "A model for pairs of texts",
-                           "At most 16 tokens of both texts together are read;", "the longer text is"]),
+                           "At most 16 tokens of both texts together", "the longer text is"]),
         ({"pairs": True, "cut": "second"}, ['truncation="only_second")', "the second text is cut"]),
         ({"pairs": True, "cut": "first"}, ['truncation="only_first")', "the first text is cut"]),
         ({"keep": "windows"}, ["reads the first 16 tokens of a longer text and no more",

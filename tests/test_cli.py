@@ -72,6 +72,56 @@ def finished(encoder_dir, tmp_path_factory):
     return Path(result.run_dir)
 
 
+def guests(count: int = 40) -> list[dict[str, object]]:
+    """Return texts with labels of every kind; one label looks like a formula."""
+    rows = []
+    for i, row in enumerate(reviews(count)):
+        names = [name for name, given in (("good", row["label"] == "pos"), ("=x", i % 3)) if given]
+        words = row["text"].split()
+        rows.append(
+            {
+                "text": row["text"], "tags": "; ".join(names), "list": names,
+                "good": int("good" in names), "cheap": int("=x" in names),
+                "stars": 3.5 - 0.01 * i, "price": 1e6 + 1000 * i,
+                "first": words[0], "second": " ".join(words[1:]), "same": row["label"],
+            }
+        )  # fmt: skip
+    return rows
+
+
+KINDS = {
+    "tags": {"label": "tags", "separator": ";"},
+    "columns": {"label": ["good", "cheap"]},
+    "number": {"label": "stars"},
+    "numbers": {"label": ["price", "stars"]},
+    "pairs": {"label": "same", "text": ["first", "second"]},
+}
+
+
+@pytest.fixture(scope="module")
+def kinds(encoder_dir, tmp_path_factory):
+    """A folder with a finished run of each of KINDS and its data; do not write to it."""
+    folder = tmp_path_factory.mktemp("kinds")
+    with (folder / "guests.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(guests()[0]))
+        writer.writeheader()
+        writer.writerows(guests())
+    lines = map(json.dumps, guests())
+    (folder / "guests.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    trainer = {"max_steps": 8, "precision": "fp32", "evaluate": None, "best": None,
+               "learning_rate": 1e-2}  # fmt: skip
+    for name, columns in KINDS.items():
+        bertkit.run(
+            {
+                "encoder": str(encoder_dir), "long_text": {"max_length": 32}, "trainer": trainer,
+                "dataset": {"train": str(folder / "guests.csv"), **columns},
+                "output": str(folder / name), "task": {"type": "multi_label", "thresholds": 0.4}
+                if name in ("tags", "columns") else None,
+            }
+        )  # fmt: skip
+    return folder
+
+
 def cli(*arguments: object, stdin: bytes | None = None):
     """Run a command in this process; return exit code, standard output and standard error."""
     found = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
@@ -317,6 +367,143 @@ def test_a_reader_who_leaves_early_is_no_error(finished, command):
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
+# predict: every kind of task
+
+
+def test_run_names_a_line_that_predicts_pairs(kinds, place):
+    (place / "run.yaml").write_text(
+        "encoder: ./encoder\n"
+        f"dataset: {{train: {kinds}/guests.csv, text: [first, second], label: same}}\n"
+        "trainer: {max_steps: 1, precision: fp32}\noutput: pairs\n"
+    )
+    found = cli("run", "run.yaml")
+    line = shlex.split(found.stderr.splitlines()[-1].removeprefix("predict  "))
+    assert cli(*line[1:]).exit_code == 0
+
+
+def test_predict_takes_the_texts_of_pairs_two_by_two(kinds):
+    found = cli("predict", kinds / "pairs", "good", "the room", "a", "was bad")
+    expected = bertkit.load(kinds / "pairs").predict([("good", "the room"), ("a", "was bad")])
+    assert found.stdout.splitlines() == [
+        f"{expected[0].label}\t{expected[0].score:.4f}\tgood\tthe room",
+        f"{expected[1].label}\t{expected[1].score:.4f}\ta\twas bad",
+    ]
+
+
+PAIRS = [(row["first"], row["second"]) for row in guests()]
+
+
+def pairs_as(kind: str, folder: Path) -> list[object]:
+    """Write PAIRS; return the arguments that read them."""
+    lines = "".join(f"{one}\t{two}\n" for one, two in PAIRS)
+    if kind == "stdin":
+        return [lines.encode()]
+    if kind == "txt":
+        (folder / "pairs.txt").write_text(lines)
+        return ["--file", folder / "pairs.txt"]
+    with (folder / "pairs.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("q", "a"), *PAIRS])
+    return ["--file", folder / "pairs.csv", "--text", "q", "--text", "a"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "other names", "txt", "stdin"])
+def test_predict_reads_pairs_from(kinds, tmp_path, kind):
+    if kind in ("csv", "jsonl"):
+        arguments: list[object] = ["--file", kinds / f"guests.{kind}"]
+    else:
+        arguments = pairs_as(kind, tmp_path)
+    stdin = arguments.pop() if kind == "stdin" else None
+    found = cli("predict", kinds / "pairs", *arguments, stdin=stdin)
+    assert found.exit_code == 0, found.stderr
+    rows = [tuple(line.split("\t")) for line in found.stdout.splitlines()]
+    assert [row[2:] for row in rows] == PAIRS
+    expected = bertkit.load(kinds / "pairs").predict(PAIRS)
+    assert [row[:2] for row in rows] == [(one.label, f"{one.score:.4f}") for one in expected]
+
+
+def test_predict_shows_several_labels_and_numbers_side_by_side(kinds):
+    found = cli("predict", kinds / "tags", "good room", "bad bed")
+    for line, one in zip(
+        found.stdout.splitlines(), bertkit.load(kinds / "tags").predict(["good room", "bad bed"]),
+        strict=True,
+    ):  # fmt: skip
+        labels, scores, _ = line.split("\t")
+        assert labels == ("|".join(one.labels) or "(no label)")
+        assert scores == "|".join(f"{one.scores[name]:.4f}" for name in one.labels or [one.label])
+    assert "|" in found.stdout
+
+    found = cli("predict", kinds / "numbers", "good room")
+    (one,) = bertkit.load(kinds / "numbers").predict("good room")
+    price, stars = one.scores.values()
+    assert 1e6 < price < 1.1e6
+    assert found.stdout == f"price|stars\t{price:.0f}|{stars:.4g}\tgood room\n"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "tsv"])
+def test_predict_writes_all_of_the_answer_to_a_file(kinds, tmp_path, kind, ending):
+    out = tmp_path / f"out.{ending}"
+    found = cli("predict", kinds / kind, "--file", kinds / "guests.csv", "--out", out)
+    assert (found.exit_code, found.output) == (0, "")
+    texts = PAIRS if kind == "pairs" else [row["text"] for row in guests()]
+    expected = bertkit.load(kinds / kind).predict(texts)
+    columns = ["text", "text_pair"] if kind == "pairs" else ["text"]
+    if ending == "jsonl":
+        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+        for row, text, one in zip(rows, texts, expected, strict=True):
+            assert [row.pop(name) for name in columns] == (
+                list(text) if kind == "pairs" else [text]
+            )
+            assert row == {
+                "label": one.label, "score": pytest.approx(one.score, abs=1e-6),
+                "scores": pytest.approx(one.scores, rel=1e-5), "labels": list(one.labels),
+            }  # fmt: skip
+        return
+    with out.open(encoding="utf-8", newline="") as file:
+        header, *cells = csv.reader(file, delimiter="\t" if ending == "tsv" else ",")
+    names = [f"score:{name}" for name in expected[0].scores]
+    assert header == [*columns, "label", "score", *names]
+    for row, text, one in zip(cells, texts, expected, strict=True):
+        assert row[: len(columns)] == (list(text) if kind == "pairs" else [text])
+        label, *numbers = row[len(columns) :]
+        assert label == "|".join(one.labels).replace("=x", "'=x", label[:1] == "'")
+        assert not label.startswith("=")
+        assert [float(number) for number in numbers] == pytest.approx(
+            [one.score, *one.scores.values()], rel=1e-6, abs=1e-6
+        )
+    if kind == "tags":
+        assert any(one.labels[:1] == ("=x",) for one in expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "said"),
+    [
+        ("pairs", ["one"], "reads pairs of texts, found one text; give two for each pair"),
+        ("pairs", ["one", "two", "three"], "reads pairs of texts, found 3 texts; give two for"),
+        ("pairs", ["one", " "], "text 1: expected a pair of texts, found ('one', ' ')"),
+        ("pairs", ["--file", "{}/guests.csv", "--text", "first"],
+         "--text: found first; the model reads pairs: give --text twice"),
+        ("number", ["--file", "{}/guests.csv", "--text", "first", "--text", "second"],
+         "--text: found first, second; the model reads single texts: give --text once"),
+        ("pairs", ["--file", "{}/odd.csv"],
+         "odd.csv has no column `second`. Did you mean `seconds`? Found: first, seconds. By "
+         "default the columns are called as in training; name others with this option."),
+        ("pairs", ["--file", "{}/hole.csv"], "row 2: expected a text, found ''"),
+        ("pairs", ["--file", "{}/pairs.txt"],
+         "pairs.txt, line 3: found 1 texts; expected the two texts of a pair with a tab between"),
+        ("number", ["good", "--keep", "windows"], "--keep: found 'windows'; expected head, tail"),
+    ],
+)  # fmt: skip
+def test_predict_says_what_is_wrong_with_pairs_and_columns(kinds, tmp_path, kind, arguments, said):
+    (kinds / "odd.csv").write_text("first,seconds\na,b\n")
+    (kinds / "hole.csv").write_text("first,second\na,b\nc,\n")
+    (kinds / "pairs.txt").write_text("a\tb\n\nc\n")
+    found = cli("predict", kinds / kind, *(text.format(kinds) for text in arguments))
+    assert found.exit_code == 2
+    assert said in found.stderr
+    assert "dataset." not in found.stderr
+
+
 # evaluate, inspect, init, schema, plugins
 
 
@@ -343,6 +530,79 @@ def test_evaluate_takes_other_columns(finished, tmp_path):
     assert (
         found.stdout.splitlines()[1].split("\t")[1:] == same.stdout.splitlines()[1].split("\t")[1:]
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluate_scores_every_kind_of_task_and_shows_its_answers(kinds, tmp_path, kind):
+    out = tmp_path / "scores.json"
+    data = kinds / "guests.jsonl"
+    arguments = ["--label", "list"] if kind == "tags" else []  # other forms of the same labels
+    found = cli("evaluate", kinds / kind, data, "--show", 40, "--out", out, *arguments)
+    assert found.exit_code == 0, found.stderr
+    header, _, titles, *rows = (line.split("\t") for line in found.stdout.splitlines() if line)
+    assert titles == ["text", "label", "predicted"]
+    metrics = json.loads(out.read_text(encoding="utf-8"))["metrics"]
+    assert header == ["split", *metrics]
+    texts = PAIRS if kind == "pairs" else [row["text"] for row in guests()]
+    answers = bertkit.load(kinds / kind).predict(texts)
+    if kind in ("number", "numbers"):
+        names = {"number": ["stars"], "numbers": ["price", "stars"]}[kind]
+        errors = [
+            abs(one.scores[name] - guest[name])
+            for one, guest in zip(answers, guests(), strict=True)
+            for name in names
+        ]
+        assert metrics["mae"] == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+        assert rows[0][1] == {"number": "3.5", "numbers": "1000000, 3.5"}[kind]
+        return
+    given = {
+        "tags": lambda guest: guest["list"],
+        "columns": lambda guest: [name for name in ("good", "cheap") if guest[name]],
+        "pairs": lambda guest: [guest["same"]],
+    }[kind]
+    for cells, guest, answer in zip(rows, guests(), answers, strict=True):
+        assert set(cells[1].split(", ")) == set(given(guest) or ["(no label)"])
+        assert set(cells[2].split(", ")) == set(answer.labels or ["(no label)"])
+    if kind == "pairs":
+        assert rows[0][0] == " / ".join(PAIRS[0])[:80]
+    else:
+        assert metrics["f1"] > 0
+
+
+def test_evaluate_reads_joined_labels_with_another_separator(kinds, tmp_path):
+    rows = [{"text": row["text"], "y": "/".join(row["list"])} for row in guests()]
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    options = ["--label", "y", "--separator", "/"]
+    found = cli("evaluate", kinds / "tags", tmp_path / "d.jsonl", *options)
+    same = cli("evaluate", kinds / "tags", kinds / "guests.csv")
+    assert found.exit_code == 0, found.stderr
+    assert (
+        found.stdout.splitlines()[1].split("\t")[1:]
+        == (same.stdout.splitlines()[1].split("\t")[1:])
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "said"),
+    [
+        ("columns", ["--label", "tags"], "or --separator"),
+        ("columns", ["--label", "good"], "task: multi_label, but column `good` holds one class"),
+        ("tags", ["--label", "same"], "labels that are not among those the model knows: 'neg'"),
+        ("number", ["--label", "text"], "--label: the same column as --text, `text`"),
+        ("number", ["--label", "same"], "labels in column `same` are no finite numbers: 'neg'"),
+        ("number", ["--label", "price", "--label", "stars"], "2 numbers a text; the model knows 1"),
+        ("numbers", ["--label", "stars"], "1 numbers a text; the model knows 2: price, stars"),
+        ("pairs", ["--text", "first", "--text", "first"], "--text: both texts are the column"),
+        ("pairs", ["--text", "text"], "--text: found text; the model reads pairs"),
+        ("pairs", ["--label", "some"], "--label: {} has no column `some`. Did you mean `same`?"),
+    ],
+)
+def test_evaluate_says_what_is_wrong_in_its_own_words(kinds, kind, arguments, said):
+    data = kinds / "guests.csv"
+    found = cli("evaluate", kinds / kind, data, *arguments)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert said.format(data) in found.stderr
+    assert "dataset." not in found.stderr
 
 
 def test_evaluate_shows_texts_beside_their_labels_and_predictions(finished, tmp_path):
@@ -378,6 +638,23 @@ def test_inspect_shows_scores_labels_and_files(finished):
     assert rows["model.safetensors"].split()[1] == "bytes"
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("tags", {"task": "multi_label", "labels": "=x (from 0.400 on), good (from 0.400 on)",
+                  "columns": '{"text": "text", "label": "tags", "separator": ";"}'}),
+        ("number", {"task": "regression", "targets": r"stars \(mean 3\.\d+, standard deviation"}),
+        ("pairs", {"task": "single_label", "labels": "neg, pos",
+                   "columns": '{"text": ["first", "second"], "label": "same"}'}),
+    ],
+)  # fmt: skip
+def test_inspect_shows_what_a_model_reads_and_answers(kinds, kind, expected):
+    rows = dict(line.split("\t", 1) for line in cli("inspect", kinds / kind).stdout.splitlines())
+    for key, value in expected.items():
+        assert rows[key] == value or re.match(value, rows[key]), key
+    assert rows["long texts"] == '{"max_length": 32, "keep": "head"}'
+
+
 def test_output_is_utf8_whatever_the_locale_says(tmp_path):
     config = {"model_type": "bert", "id2label": {"0": "差评", "1": "好评"}}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -393,6 +670,18 @@ def test_init_writes_a_spec_that_runs(place):
     done = cli("run", "first.yaml", "-q", "--set", "trainer.max_steps=1")
     assert done.exit_code == 0, done.stderr
     assert (place / "runs" / "first" / "model" / "config.json").is_file()
+
+
+def test_init_on_a_table_with_numbers_says_that_it_is_a_regression(kinds, place):
+    rows = [{"lang": "en", "review": row["text"], "stars": row["stars"]} for row in guests()]
+    (place / "d.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert cli("init", "d.jsonl", "first.yaml", "--encoder", "./encoder").exit_code == 0
+    lines = (place / "first.yaml").read_text(encoding="utf-8").splitlines()
+    assert "label is `stars` (40 values)" in lines[0]  # not `lang`, which is the same everywhere
+    assert lines[1].startswith("# The task is regression: column `stars` holds numbers with a fr")
+    done = cli("run", "first.yaml", "-q", "--set", "trainer.max_steps=1")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("split\tloss\tmae\tpearson\tr2\n")
 
 
 def test_init_replaces_nothing(place):

@@ -208,6 +208,40 @@ def test_texts_are_classified_as_they_are_typed_until_q(terminal, encoder_dir, t
     assert "Traceback" not in child.logfile_read.text
 
 
+def test_pairs_are_typed_one_text_after_the_other_and_numbers_are_answered(
+    terminal, encoder_dir, tmp_path
+):
+    rows = [{"text": [row["text"], "good"], "label": 1.5 * i} for i, row in enumerate(reviews(20))]
+    result = bertkit.run(
+        {
+            "encoder": str(encoder_dir),
+            "dataset": {"type": "inline", "train": rows, "validation": 0},
+            "long_text": {"max_length": 16, "cut": "first"},
+            "trainer": {"max_steps": 2, "precision": "fp32"},
+            "output": str(tmp_path / "run"),
+        }
+    )
+    (found,) = bertkit.load(result.model_dir).predict([("a room", "very bad")])
+    child = terminal("predict", result.model_dir)
+    child.expect_exact("targets: label; q to leave")
+    child.expect_exact("first> ")
+    child.sendline("a room")
+    child.expect_exact("second> ")
+    child.sendline("")  # nothing typed: asked again
+    child.expect_exact("second> ")
+    child.sendline("very bad")
+    child.expect_exact(f"label  {found.score:.4g}")
+    child.expect_exact("first> ")
+    child.sendline("a bed")
+    child.expect_exact("second> ")
+    child.sendline("room " * 20)  # no room is left for the first
+    child.expect_exact("error: text 1: the second text has 20 tokens")
+    child.expect_exact("first> ")
+    child.sendline("q")
+    assert ended(child) == 0
+    assert "Traceback" not in child.logfile_read.text
+
+
 @pytest.mark.parametrize(("end", "status"), [(EOFError, 0), (KeyboardInterrupt, 130)])
 def test_ctrl_d_and_ctrl_c_end_the_conversation_on_a_line_of_its_own(
     monkeypatch, capsys, end, status
