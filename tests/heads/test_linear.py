@@ -159,14 +159,14 @@ def part_of(name):
 
 
 FROZEN = [
-    ({}, set()),
-    ({"freeze_embeddings": True}, {"embeddings"}),
-    ({"freeze_layers": 1}, {"lower layer"}),
-    ({"freeze_layers": 2}, {"lower layer", "upper layer", "norm above"}),
-    ({"freeze_embeddings": True, "freeze_layers": 1}, {"embeddings", "lower layer"}),
+    ({}, ()),
+    ({"freeze_embeddings": True}, ("embeddings",)),
+    ({"freeze_layers": 1}, ("lower layer",)),
+    ({"freeze_layers": 2}, ("lower layer", "upper layer", "norm above")),
+    ({"freeze_embeddings": True, "freeze_layers": 1}, ("embeddings", "lower layer")),
     (
         {"freeze_embeddings": True, "freeze_layers": 2},
-        {"embeddings", "lower layer", "upper layer", "norm above"},
+        ("embeddings", "lower layer", "upper layer", "norm above"),
     ),
 ]
 
