@@ -233,6 +233,10 @@ def test_plain_transformers_gives_the_same_scores_called_as_the_card_says(
         texts = [text for text, n in zip(texts, lengths, strict=True) if n <= LENGTH - 2]
     else:
         assert max(lengths) > LENGTH > min(lengths)
+    if case.long_text.get("cut") == "first":  # also where the other one is longer
+        texts.append(("good bad awful great", "room " * 7))
+    if case.long_text.get("cut") == "second":
+        texts.append(("room " * 10, "good bad awful great dirty"))
     classify = code_of_the_card(result, monkeypatch)["classify"]
     given = [
         dict(zip(("text", "text_pair"), text, strict=True)) if isinstance(text, tuple) else text

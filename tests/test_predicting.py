@@ -181,6 +181,83 @@ def test_long_texts_are_refused_where_training_left_them_out(encoder_dir, tmp_pa
     assert found.predict(["good", LONG], keep="head")[1].label in ("good", "bad")
 
 
+# pairs
+
+
+@pytest.fixture(scope="module")
+def reader_of_pairs(encoder_dir, tmp_path_factory):
+    """A model of pairs, of 16 tokens at most, the second text cut."""
+    rows = [{"text": [row["text"][:20], row["text"]], "label": row["label"]} for row in reviews()]
+    run = train(
+        encoder_dir, tmp_path_factory.mktemp("pairs"), {"type": "inline", "train": rows},
+        long_text={"max_length": 16, "cut": "second"},
+    )  # fmt: skip
+    return bertkit.load(run.model_dir)
+
+
+@pytest.fixture(scope="module")
+def plain(encoder_dir, tmp_path_factory):
+    """A model that transformers alone saved, so that nothing says whether it reads pairs."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("plain")
+    AutoModelForSequenceClassification.from_pretrained(encoder_dir).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(encoder_dir).save_pretrained(folder)
+    return bertkit.load(folder)
+
+
+def scores(found: list[Prediction]) -> list[list[float]]:
+    return [list(one.scores.values()) for one in found]
+
+
+def test_pairs_come_as_one_tuple_or_as_any_iterable_of_them(reader_of_pairs):
+    one, two = ("good", "clean room"), ("bad", "dirty bed")
+    expected = scores(reader_of_pairs.predict([one, two]))
+    assert len(expected) == 2
+    assert expected[0] != pytest.approx(expected[1], abs=1e-4)
+    assert scores(reader_of_pairs.predict(one)) == [pytest.approx(expected[0], abs=1e-6)]
+    for form in ((one, two), iter([one, two]), [list(one), list(two)]):
+        assert scores(reader_of_pairs.predict(form)) == expected
+    swapped = scores(reader_of_pairs.predict(("clean room", "good")))
+    assert swapped[0] != pytest.approx(expected[0], abs=1e-5)
+
+
+def test_two_texts_in_a_tuple_are_a_pair_only_where_the_model_reads_pairs(classifier, plain):
+    for model in (classifier, plain):
+        alone = scores(model.predict(["good room", "bad"]))
+        assert scores(model.predict(("good room", "bad"))) == alone
+    assert plain.pairs is None
+    (pair,) = plain.predict([("good room", "bad")])
+    assert pair.scores != plain.predict("good room")[0].scores
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("good", "text 2: the model reads pairs of texts, found 'good'; give a tuple of two"),
+        (("a", "b", "c"), "text 2: the model reads pairs of texts, found ('a', 'b', 'c')"),
+        (("a", None), "text 2: expected a pair of texts, found ('a', None)"),
+        ((" ", "b"), "text 2: expected a pair of texts, found (' ', 'b')"),
+        (("a", "\ud800"), "text 2: "),
+        (("room " * 14, "b"), "text 2: the first text has 14 tokens, beside which nothing of the"),
+    ],
+)
+def test_what_is_no_pair_is_refused_by_its_number(reader_of_pairs, pair, said):
+    with pytest.raises(DataError) as caught:
+        reader_of_pairs.predict([("a", "b"), pair])
+    assert str(caught.value).startswith(said)
+
+
+def test_another_part_of_long_pairs_is_kept_of_the_text_that_is_cut_in_training(reader_of_pairs):
+    first, second = "good bad good " * 3, "room room room room room awful"  # the first is longer
+    ends = {
+        None: "room room room room", "head": "room room room room", "tail": "room room room awful"
+    }  # fmt: skip
+    for keep, end in ends.items():
+        found = scores(reader_of_pairs.predict((first, second), keep=keep))
+        assert found == [pytest.approx(scores(reader_of_pairs.predict((first, end)))[0], abs=1e-6)]
+
+
 # texts from files
 
 
