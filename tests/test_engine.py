@@ -75,7 +75,12 @@ def finished(encoder_dir, tmp_path_factory):
         {
             "encoder": str(encoder_dir),
             "dataset": dataset,
-            "trainer": {**FAST, "evaluate": {"steps": 2}, "save": {"steps": 2}},
+            "trainer": {
+                **FAST,
+                "evaluate": {"steps": 2},
+                "save": {"steps": 2},
+                "best": "accuracy",
+            },
             "metrics": ["accuracy", {"type": "f1", "name": "F-score"}, "roc_auc"],
             "output": str(folder / "deep" / "run"),
         },
@@ -229,6 +234,81 @@ def test_the_log_says(finished, line):
     lines = Path(finished.run_dir, "log.txt").read_text(encoding="utf-8").splitlines()
     stamped = re.compile(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{{3}} INFO {{4}}{line}")
     assert sum(bool(stamped.fullmatch(one)) for one in lines) == 1, "\n".join(lines)
+
+
+# every kind of task
+
+MANY = [["warm"], ["warm", "dear"], ["dear"], [], ["warm"], ["warm", "dear"]]
+
+
+@pytest.mark.parametrize(
+    ("label", "metrics", "lines"),
+    [
+        (lambda i: "ab"[i % 2], ["loss", "accuracy", "f1"], ["task: single_label (inferred: "]),
+        (
+            lambda i: MANY[i % 6],
+            ["loss", "average_precision", "f1"],
+            ["task: multi_label (inferred: ", "(dear 21  warm 28  (no label) 7)",
+             "train: 7 of 42 texts have no label", "thresholds chosen on validation, whose f1"],
+        ),
+        (
+            lambda i: 2e6 + 100.5 * i,
+            ["loss", "mae", "pearson", "r2"],
+            ["task: regression (inferred: ", "(label 2000000 to 2004121, mean 2002060"],
+        ),
+        (lambda i: [1e-6 * i, i + 0.5], ["loss", "mae", "pearson", "r2"], ["task: regression ("]),
+    ],
+    ids=["single", "many", "number", "numbers"],
+)  # fmt: skip
+def test_each_task_has_metrics_of_its_own_where_none_are_named(
+    spec, tmp_path, label, metrics, lines
+):
+    rows = [{"text": f"good room {i}", "label": label(i)} for i in range(42)]
+    dataset = {"type": "inline", "train": rows, "validation": rows, "test": rows}
+    result = bertkit.run(spec() | {"dataset": dataset})
+    assert list(result.metrics["validation"]) == list(result.metrics["test"]) == metrics
+    assert result.training["best"]["metric"] == metrics[1]
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    for line in lines:
+        assert line in log
+    assert RunSpec.from_file(tmp_path / "run" / "spec.yaml").metrics is None  # as it was written
+    saved = load(result.model_dir)
+    assert [metric["type"] for metric in saved.settings["metrics"]] == metrics[1:]
+    assert saved.task.settings() == result.task
+
+
+@pytest.mark.field("trainer.best")
+@pytest.mark.parametrize(
+    ("texts", "trainer", "chosen"),
+    [
+        (29, {}, False), (30, {}, True), (29, {"best": "accuracy"}, True),
+        (29, {"best": "loss"}, True), (29, {"early_stopping": 1}, True),
+        (30, {"best": None}, False),
+    ],
+)  # fmt: skip
+def test_a_few_validation_texts_choose_no_model_unless_that_is_asked_for(
+    spec, tmp_path, texts, trainer, chosen
+):
+    rows = [{"text": f"good room {i}", "label": "ab"[i % 2]} for i in range(texts)]
+    dataset = {"type": "inline", "train": rows, "validation": rows}
+    result = bertkit.run(spec() | {"dataset": dataset, "trainer": {**FAST, **trainer}})
+    assert (result.training["best"] is not None) == chosen
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    said = "the last weights are kept, as 29 validation texts are too few to choose by (fewer than"
+    assert (said in log) == (texts == 29 and not trainer)
+
+
+def test_windows_are_counted_and_observers_see_the_model_over_them(spec, plugin):
+    diary = Diary()
+    plugin(diary)
+    result = bertkit.run(
+        spec(long_text={"keep": "windows", "max_length": 8, "stride": 3, "max_windows": 2})
+    )
+    assert dict(diary.seen)["build"] == "Windowed"
+    for name, report in result.data["lengths"].items():
+        assert report["texts"] < report["windows"] <= 2 * report["texts"]
+        assert 0 < report["cut_texts"] < report["texts"]
+        assert any(f"{name}: {report['cut_texts']} of" in line for line in result.warnings)
 
 
 # replay

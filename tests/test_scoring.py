@@ -17,7 +17,7 @@ from torch import nn
 from bertkit.metrics.base import Metric
 from bertkit.metrics.classification import Accuracy
 from bertkit.scoring import autocast, compute_scores, predict_logits
-from bertkit.tasks import SingleLabel
+from bertkit.tasks import MultiLabel, Regression, SingleLabel
 from bertkit.text.encoded import LengthReport, Tokens
 
 TASK = SingleLabel(("bad", "good"))
@@ -146,6 +146,66 @@ def test_a_metric_gets_labels_or_probabilities_as_it_asks():
     metrics = compute_scores(LOGITS, LABELS, TASK, [Sum(), SumOfScores()]).metrics
     assert metrics["sum"] == 1  # the second text alone is called good
     assert metrics["sum_of_scores"] == pytest.approx(float(LOGITS.softmax(1)[:, 1].sum()))
+
+
+NUMBERS = Regression(("price", "share"), (100.0, 0.5), (20.0, 0.1))
+MANY = MultiLabel(("late", "rude"), (0.2, 0.9))
+
+
+def test_the_loss_of_several_labels_is_the_mean_binary_cross_entropy():
+    logits = torch.tensor([[2.0, 0.0], [-1.0, 3.0]])
+    targets = np.array([[1, 0], [0, 0]], dtype=np.float32)
+    wanted = [math.log(1 + math.exp(x)) for x in (-2, 0, -1, 3)]
+    found = compute_scores(logits, targets, MANY, [])
+    assert found.metrics == pytest.approx({"loss": sum(wanted) / 4})
+
+
+def test_of_several_labels_metrics_see_what_the_thresholds_decide():
+    class Decided(Metric):
+        type: Literal["decided"] = "decided"
+        tasks = ("multi_label",)
+
+        def compute(self, references, predictions, task):
+            assert references.tolist() == [[1, 0], [0, 1], [0, 0]]
+            return float(predictions[:, 0].sum() * 10 + predictions[:, 1].sum())
+
+    logits = torch.tensor([[0.0, 2.0], [-1.0, 3.0], [-2.0, -3.0]])  # 0.5 0.88, 0.27 0.95, 0.12 0.05
+    targets = np.array([[1, 0], [0, 1], [0, 0]], dtype=np.float32)
+    found = compute_scores(logits, targets, MANY, [Decided()], report=True)
+    assert found.metrics["decided"] == 21
+    assert found.report["labels"] == ["late", "rude"]
+
+
+def test_numbers_are_compared_in_the_units_of_the_data_and_their_loss_standardised():
+    class Distance(Metric):
+        type: Literal["distance"] = "distance"
+        tasks = ("regression",)
+
+        def compute(self, references, predictions, task):
+            assert references.tolist() == [[120.0, pytest.approx(0.4)]]
+            return float(abs(references - predictions)[0, 0])
+
+    logits, targets = torch.tensor([[1.5, 0.0]]), np.array([[1.0, -1.0]], dtype=np.float32)
+    found = compute_scores(logits, targets, NUMBERS, [Distance()], report=True)
+    assert found.metrics == pytest.approx({"loss": (0.25 + 1) / 2, "distance": 10})
+    assert found.report["labels"] == ["price", "share"]
+
+
+def test_a_batch_of_windows_gives_a_row_a_text():
+    class Counts(nn.Module):
+        def forward(self, windows, input_ids, attention_mask):
+            parts = (input_ids * attention_mask).sum(1).split(windows.tolist())
+            rows = [torch.stack([part.sum(), torch.tensor(len(part))]) for part in parts]
+            return SimpleNamespace(logits=torch.stack(rows).float())
+
+    counts = np.array([1, 3, 2])
+    values = np.arange(1, 13)
+    offsets = np.array([0, 2, 4, 6, 8, 10, 12])
+    tokens = Tokens(
+        values, offsets, np.zeros(3, dtype=np.int64), 0, LengthReport(3, 12, 6), counts=counts
+    )
+    found = predict_logits(Counts(), tokens, batch_size=2, device="cpu")
+    assert found.tolist() == [[1 + 2, 1], [sum(range(3, 9)), 3], [9 + 10 + 11 + 12, 2]]
 
 
 def test_the_report_counts_true_against_predicted():
