@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 AGREEMENT = 1e-4
 """Largest difference between the logits that were trained and those of the saved model,
 relative to the largest logit where that is above 1."""
-COMPARED_TEXTS = 64
+COMPARED_TEXTS, COMPARED_TOKENS = 64, 2**14
+"""At most so many texts, and no more than that many tokens unless one text has more, are run
+through the trained and the saved model."""
 
 
 def run(
@@ -373,7 +375,8 @@ def _export(
     from bertkit.scoring import predict_logits
 
     split = tokens.get("test") or tokens.get("validation") or tokens["train"]
-    some = split.head(COMPARED_TEXTS)
+    within = int((split.lengths.cumsum() <= COMPARED_TOKENS).sum())
+    some = split.head(max(1, min(within, COMPARED_TEXTS)))
 
     def logits(module: nn.Module) -> Any:
         return predict_logits(module, some, batch_size=ctx.eval_batch_size, device="cpu").numpy()
