@@ -346,7 +346,13 @@ def load(folder: str | Path, *, device: str = "auto", step: int | None = None) -
             native |= _overlay(model, head, task, native, run_dir, step)
     policy = fit_policy(policy, model, tokenizer)
     exported = Exported(model.to(resolve_device(device)).eval(), native)
-    module = as_trained(exported, head if policy.pool == "attention" else None, task, policy)
+    try:
+        module = as_trained(exported, head if policy.pool == "attention" else None, task, policy)
+    except (KeyError, RuntimeError) as error:  # tensors that are not there, or of another shape
+        raise ArtifactError(
+            f"{path / NATIVE}: does not hold the weights of the attention over windows; copy the "
+            "folder again"
+        ) from error
     return Classifier(model, module, tokenizer, task, policy, settings)
 
 
@@ -577,9 +583,9 @@ def model_card(
     encoder: str,
     scores: Mapping[str, Mapping[str, float | None]],
     *,
-    pairs: bool = False,
+    columns: Sequence[str] = ("text",),
 ) -> str:
-    """Return the README.md of a model directory."""
+    """Return the README.md of a model directory; two columns are those of a pair."""
 
     def inline(text: str) -> str:
         """Show a text from the data as text: no markup of its own."""
@@ -588,9 +594,10 @@ def model_card(
         one_line = printable(" ".join(text.split()))[:80]
         return "`" + one_line.replace("`", "'") + "`"
 
-    read = "pairs of texts" if pairs else "texts"
-    plain, own = '"a text"', '["a text"]'
+    read, plain, own = "texts", '"a text"', '["a text"]'
+    pairs = len(columns) > 1
     if pairs:
+        read = f"pairs of texts (first {inline(columns[0])}, then {inline(columns[1])})"
         plain = '{"text": "a text", "text_pair": "another"}'
         own = '[("a text", "another")]'
     cut = {"first": '"only_first"', "second": '"only_second"'}.get(long_text.cut or "", "True")

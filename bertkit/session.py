@@ -133,7 +133,7 @@ class Session:
             long_text=long_text,
             card=model_card(
                 self.run_dir.name, task, long_text, head, Path(encoder).name, numbers,
-                pairs=len(spec.dataset.text_columns) > 1,
+                columns=spec.dataset.text_columns,
             ),
             settings={
                 "bertkit": __version__,

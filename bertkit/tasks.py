@@ -620,7 +620,7 @@ class Regression(Task):
     noun: ClassVar[str] = "Targets"
     advice: ClassVar[str] = (
         "The `score` that plain transformers gives is the predicted value itself, in the units of "
-        "the training data."
+        "the training data. The `loss` alone is of standardised values."
     )
 
     center: tuple[float, ...] = ()

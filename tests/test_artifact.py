@@ -173,6 +173,35 @@ def test_a_directory_that_transformers_alone_saved_loads(encoder_dir, tmp_path):
     assert set(classifier.predict("a room")[0].scores) == {"no", "yes", "perhaps"}
 
 
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "kind", "function"),
+    [
+        (None, 3, "single_label", "softmax"),
+        ("single_label_classification", 3, "single_label", "softmax"),
+        ("multi_label_classification", 3, "multi_label", "sigmoid"),
+        (None, 1, "regression", "none"),
+        ("regression", 3, "regression", "none"),
+    ],
+)
+def test_the_task_of_such_a_model_is_what_its_config_says(
+    encoder_dir, tmp_path, problem_type, labels, kind, function
+):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    names = {i: f"name {i}" for i in range(labels)}
+    AutoModelForSequenceClassification.from_pretrained(
+        encoder_dir, id2label=names, problem_type=problem_type
+    ).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(encoder_dir).save_pretrained(tmp_path)
+    classifier = bertkit.load(tmp_path)
+    assert classifier.task.kind == kind
+    assert classifier.labels == tuple(names.values())
+    classify = pipeline("text-classification", model=str(tmp_path), top_k=None)
+    (wanted,) = classify(["good room"], function_to_apply=function)
+    (found,) = classifier.predict("good room")
+    assert found.scores == pytest.approx({one["label"]: one["score"] for one in wanted})
+
+
 # bertkit.json and the hashes
 
 
@@ -292,6 +321,36 @@ def test_settings_that_are_no_settings_are_refused(copied, text):
     (folder / "bertkit.json").write_text(text, encoding="latin-1")
     with pytest.raises(ArtifactError, match=r"bertkit\.json: not readable .*copy the folder again"):
         bertkit.load(folder)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_attention_over_windows_without_its_weights_is_refused(encoder_dir, tmp_path, head):
+    from safetensors.torch import load_file, save_file
+
+    rows = [{"text": f"{word} room", "label": word} for word in ("good", "bad") * 4]
+    run = bertkit.run(
+        {
+            "encoder": str(encoder_dir), "head": head, "output": str(tmp_path / "run"),
+            "dataset": {"type": "inline", "train": rows, "validation": 0},
+            "long_text": {"max_length": 16, "keep": "windows", "pool": "attention"},
+            "trainer": {"max_steps": 1, "precision": "fp32"},
+        }
+    )  # fmt: skip
+    file = Path(run.model_dir, "head.safetensors")
+    for name in load_file(file):
+        left = {key: value for key, value in load_file(file).items() if key != name}
+        before = file.read_bytes()
+        save_file(left, file)
+        entry = {
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size,
+        }  # fmt: skip
+        settings = file.with_name("bertkit.json").read_bytes()
+        rewritten(file.parent, lambda c, entry=entry: c["files"].update({file.name: entry}))
+        with pytest.raises(ArtifactError, match=r"head\.safetensors: does not hold the weights of"):
+            bertkit.load(run.model_dir)
+        file.write_bytes(before)
+        file.with_name("bertkit.json").write_bytes(settings)
+    bertkit.load(run.model_dir)
 
 
 def test_settings_cannot_reach_out_of_the_folder(copied, tmp_path):
@@ -627,8 +686,9 @@ def card(
     if long_text.keep == "windows":
         long_text = long_text.fitted(14)
     return model_card(
-        name, task, long_text, {"type": head}, "some/encoder", scores or {}, pairs=pairs
-    )
+        name, task, long_text, {"type": head}, "some/encoder", scores or {},
+        columns=("que|`stion", "answer") if pairs else ("text",),
+    )  # fmt: skip
 
 
 def test_the_card_tells_use_labels_scores_and_limits():
@@ -683,7 +743,7 @@ def test_the_card_tells_how_to_read_the_answers_of_other_tasks(task, said):
         ({"keep": "drop"}, ["was left out of training (`drop`): bertkit refuses it, and plain"]),
         ({"keep": "error"}, ["What is longer was refused in training (`error`)"]),
         ({"pairs": True}, ["truncation=True)", '{"text": "a text", "text_pair": "another"}',
-                           'predict([("a text", "another")])', "A model for pairs of texts",
+                           'predict([("a text", "another")])', "first `que|'stion`, then `answer`",
                            "At most 16 tokens of both texts together", "the longer text is"]),
         ({"pairs": True, "cut": "second"}, ['truncation="only_second")', "the second text is cut"]),
         ({"pairs": True, "cut": "first"}, ['truncation="only_first")', "the first text is cut"]),
