@@ -163,7 +163,7 @@ def test_what_an_observer_raises_is_logged_and_dropped_and_the_others_are_told(
     watch(bad, good)
     result = bertkit.run(spec)
     assert names(bad) == names(good) == ["started", *STAGES, "finished"]
-    assert result.warnings == ()
+    assert all("has only" in warning for warning in result.warnings)  # of few texts, no more
     log = Path(result.run_dir, "log.txt").read_text()
     words = {ValueError: "ValueError: not today", SystemExit: "SystemExit: 7"}[type(error)]
     for hook in ("bertkit_run_started", "bertkit_stage_finished", "bertkit_run_finished"):

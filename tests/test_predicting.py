@@ -595,7 +595,10 @@ def test_what_is_neither_run_nor_model_is_refused(tmp_path, name):
     [
         ([{"id": 1, "text": "a long text", "label": "x"}] * 2, "text", "label"),
         ([{"stars": 5, "review": "a long text"}, {"stars": 1, "review": "b"}], "review", "stars"),
-        ([{"id": i, "words": "many words", "kind": "x"} for i in ("a1", "a2")], "words", "kind"),
+        (
+            [{"id": f"a{i}", "words": "many words", "kind": "xy"[i % 2]} for i in range(4)],
+            "words", "kind",
+        ),
     ],
 )  # fmt: skip
 def test_the_columns_of_a_first_spec_are_guessed_and_said(tmp_path, rows, text, label):

@@ -130,7 +130,7 @@ def test_a_resumed_run_can_be_resumed_again(train, trainer):
 
 
 def test_a_damaged_checkpoint_costs_some_steps_and_nothing_else(train, tmp_path):
-    options = {**MID_EPOCH, "keep": 3}
+    options = {**MID_EPOCH, "keep": 3, "best": "accuracy"}
     whole = train(**options)
     with pytest.raises(KeyboardInterrupt):
         train(output="cut", progress=Interrupt("train", 8), **options)
