@@ -213,7 +213,7 @@ class LoopbackHub:
             env=self.environment(home, token) | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=400,
             check=False,
         )
 
