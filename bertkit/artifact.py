@@ -439,7 +439,7 @@ class Classifier:
             texts: one text, any iterable of them, one pair as a tuple, or an iterable of pairs.
             batch_size: texts per forward pass; they are batched by length.
             keep: what to keep of long texts, in place of `long_text.keep`: `head`, `tail` or
-                `head+tail`.
+                `head+tail`; a model that reads `windows` then reads one of them.
 
         Returns:
             One prediction a text, in order; a list of one for a single text.
