@@ -65,7 +65,7 @@ class RunSpec(Options):
         min_length=1,
         description="Scores to compute; the first one decides on the best model by default. "
         "Where none are named: accuracy and f1; for `multi_label` average_precision and f1; for "
-        "`regression` mae, pearson and r2.",
+        "`regression` r2, mae and pearson.",
     )
     compute: Compute = Field(Compute(), description="Which device and how much of it.")
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of everything random in the run.")

@@ -630,7 +630,7 @@ class Regression(Task):
 
     kind: ClassVar[Kind] = "regression"
     problem_type: ClassVar[ProblemType] = "regression"
-    default_metrics: ClassVar[tuple[str, ...]] = ("mae", "pearson", "r2")
+    default_metrics: ClassVar[tuple[str, ...]] = ("r2", "mae", "pearson")
     has_labels: ClassVar[bool] = False
 
     @property

@@ -394,7 +394,7 @@ TASKS = [
     # metrics
     Case("accuracy of numbers", table(STARS), f"{RUN} --set metrics=[accuracy]", ["metrics: `accuracy` is for single_label", "the task is regression", "choose from: mse, mae, pearson, spearman, r2"]),
     Case("an error of labels", {}, f"{RUN} --set metrics=[mae]", ["metrics: `mae` is for regression, and the task is single_label", "choose from: accuracy"]),
-    Case("best of a metric of another task", table(STARS), f"{RUN} --set trainer.best=accuracy", ["trainer.best: found `accuracy`; expected `auto` or one of: loss, mae, pearson, r2"]),
+    Case("best of a metric of another task", table(STARS), f"{RUN} --set trainer.best=accuracy", ["trainer.best: found `accuracy`; expected `auto` or one of: loss, r2, mae, pearson"]),
     Case("a class that several labels do not have", MANY_LABELS, f"{RUN} --set 'metrics=[{{type: f1, average: binary, positive: rom}}]'", ["metrics", "f1"]),
     # loss and sampling
     Case("a weight of no label", {}, f"{RUN} --set trainer.class_weights.poss=2", ["trainer.class_weights: there is no label 'poss'. Did you mean `pos`? Known: neg, pos."]),

@@ -253,10 +253,10 @@ MANY = [["warm"], ["warm", "dear"], ["dear"], [], ["warm"], ["warm", "dear"]]
         ),
         (
             lambda i: 2e6 + 100.5 * i,
-            ["loss", "mae", "pearson", "r2"],
+            ["loss", "r2", "mae", "pearson"],
             ["task: regression (inferred: ", "(label 2000000 to 2004121, mean 2002060"],
         ),
-        (lambda i: [1e-6 * i, i + 0.5], ["loss", "mae", "pearson", "r2"], ["task: regression ("]),
+        (lambda i: [1e-6 * i, i + 0.5], ["loss", "r2", "mae", "pearson"], ["task: regression ("]),
     ],
     ids=["single", "many", "number", "numbers"],
 )  # fmt: skip

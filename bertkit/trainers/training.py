@@ -18,7 +18,7 @@ from bertkit.checkpoints import Checkpoint, random_state, restore_random_state
 from bertkit.compute import seed_everything
 from bertkit.errors import PluginError, TrainError
 from bertkit.progress import Bar
-from bertkit.records import Fitted
+from bertkit.records import Fitted, score_text
 from bertkit.scoring import compute_scores, predict_logits
 from bertkit.text.encoded import Encoded, epoch_batches
 from bertkit.trainers.base import Every, Rhythm, Trainer, TrainingContext
@@ -327,7 +327,7 @@ class Watch:
         values = compute_scores(logits, self.validation.labels, ctx.task, ctx.metrics).metrics
         known = {key: None if math.isnan(v) else v for key, v in values.items()}
         self._record(split="validation", **known)
-        words = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
+        words = "  ".join(f"{key} {score_text(value)}" for key, value in values.items())
         epoch = at.step / self.plan.steps_per_epoch
         ctx.say(f"step {at.step}/{self.plan.steps}  epoch {epoch:.2f}  validation  {words}")
         if ctx.best is None or at.step == 0:
@@ -374,9 +374,8 @@ class Watch:
         best = at.best
         if best and best["step"] != at.step:
             self.model.load_state_dict(ctx.store.weights(best["step"]), strict=False)
-            ctx.say(
-                f"best model: step {best['step']}, {best['metric']} {best['value']:.4f}; loaded"
-            )
+            value = score_text(best["value"])
+            ctx.say(f"best model: step {best['step']}, {best['metric']} {value}; loaded")
         seconds = time.perf_counter() - self._started
         trained = at.samples - self._samples_at_start
         ctx.note("samples_per_second", round(trained / seconds, 2) if trained else None)
