@@ -681,7 +681,7 @@ def test_init_on_a_table_with_numbers_says_that_it_is_a_regression(kinds, place)
     assert lines[1].startswith("# The task is regression: column `stars` holds numbers with a fr")
     done = cli("run", "first.yaml", "-q", "--set", "trainer.max_steps=1")
     assert done.exit_code == 0, done.stderr
-    assert done.stdout.startswith("split\tloss\tmae\tpearson\tr2\n")
+    assert done.stdout.startswith("split\tloss\tr2\tmae\tpearson\n")
 
 
 def test_init_replaces_nothing(place):
