@@ -105,7 +105,7 @@ def save_model(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    exported.model.config.problem_type = task.problem_type
+    exported.model.config.problem_type = task.problem_type  # a plugin's head may not have set it
     tokenizer.model_max_length = long_text.max_length
     tokenizer.truncation_side = "left" if long_text.keep == "tail" else "right"
     # transformers saves what a tokenizer was made with; of what was set later only the length
@@ -448,14 +448,13 @@ class Classifier:
             DataError: a text is not a string or empty, a single text where the model reads pairs,
                 or too long under `drop` or `error`.
         """
-        if isinstance(texts, str) or (
+        alone = isinstance(texts, str) or (
             isinstance(texts, tuple)
             and len(texts) == 2
             and self.pairs
             and all(isinstance(text, str) for text in texts)
-        ):
-            texts = [texts]  # type: ignore[assignment]
-        return list(self.stream(texts, batch_size=batch_size, keep=keep))
+        )
+        return list(self.stream([texts] if alone else texts, batch_size=batch_size, keep=keep))
 
     def stream(
         self, texts: Iterable[Any], *, batch_size: int = 32, keep: Keep | None = None

@@ -189,15 +189,14 @@ def predict(
         _converse(classifier, policy)
         return
     columns = text_columns(classifier, text)
-    given = iter(texts or ())
     if texts and len(texts) % len(columns):
         count = "one text" if len(texts) == 1 else f"{len(texts)} texts"
         raise DataError(
             f"the model reads pairs of texts, found {count}; give two for each pair, in quotes"
         )
-    source: Iterable[Any] = read_texts(file, columns) if not texts else given
+    source: Iterable[Any] = texts or read_texts(file, columns)
     if texts and len(columns) > 1:
-        source = zip(given, given, strict=True)
+        source = zip(texts[::2], texts[1::2], strict=True)
     with Sink(out, classifier.task) as write:
         read, asked = tee(source)
         answers = classifier.stream(asked, batch_size=batch_size, keep=policy)

@@ -329,6 +329,8 @@ def _evaluate(
 
     model.to(ctx.device)
     task, results = splits.task, {}
+    if "validation" not in encoded:
+        task = _decided(task, spec, ctx)
     for name in ("validation", "test"):
         if name not in encoded:
             continue
@@ -340,8 +342,6 @@ def _evaluate(
         )  # fmt: skip
         if name == "validation":
             task = _decided(task, spec, ctx, task.scores(logits.numpy()), task.truth(targets))
-        elif "validation" not in encoded:
-            task = _decided(task, spec, ctx)
         scores = compute_scores(logits, targets, task, spec.metrics or (), report=True)
         seconds = time.perf_counter() - started
         results[name] = Scores(scores.metrics, scores.report, seconds, scores.texts)
@@ -350,7 +350,7 @@ def _evaluate(
         for key, value in scores.metrics.items():
             if math.isnan(value):
                 ctx.warn(f"{name}: {key} is not defined on these {scores.texts} texts")
-    return task if results else _decided(task, spec, ctx), results
+    return task, results
 
 
 def _decided(

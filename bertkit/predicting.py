@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from bertkit import yaml12
 from bertkit.checkpoints import write_durably
 from bertkit.datasets.files import plain, read_table
+from bertkit.datasets.labels import is_list
 from bertkit.datasets.splits import check_columns, labelled_rows
 from bertkit.errors import ArtifactError, DataError, SpecError
 from bertkit.records import Context, Scores, score_text, to_json
@@ -22,7 +23,6 @@ from bertkit.tasks import task_from
 
 if TYPE_CHECKING:
     from bertkit.artifact import Classifier
-    from bertkit.datasets.base import DatasetLoader
     from bertkit.tasks import Prediction, Task
     from bertkit.text.long_text import Keep
 
@@ -59,7 +59,7 @@ def read_texts(file: Path | None, columns: Sequence[str]) -> Iterator[Text]:
         except OSError as error:
             raise DataError(f"--file: {file} cannot be read ({error.strerror})") from None
         return
-    table = read_table(file, plain({"text": list(columns) if pairs else columns[0]}), "--file")
+    table = read_table(file, plain({"text": _short(list(columns))}), "--file")
     check_columns(table.column_names, dict.fromkeys(columns, "--text"), str(file), hint=OTHERS)
     for number, cells in enumerate(zip(*map(table.column, columns), strict=True), 1):
         texts = tuple(cell.as_py() for cell in cells)
@@ -254,11 +254,12 @@ def evaluate_file(
     named = {column: place.replace("dataset.", "--")
              for column, place in source.columns_by_option().items()}  # fmt: skip
     check_columns(table.column_names, named, str(data), hint=OTHERS)
-    if not separator and (len(source.label_columns) > 1 or _holds_lists(table, source)):
-        options.pop("separator", None)  # of training, where labels were joined
     if not table.num_rows:
         raise DataError(f"{data}: no rows; expected labelled texts")
-    source = Memory.model_validate({**options, "data": {str(data): Dataset(table)}})
+    labelled, labels = Dataset(table), source.label_columns
+    if not separator and (len(labels) > 1 or is_list(labelled, labels[0])):
+        options.pop("separator", None)  # of training, where labels were joined
+    source = Memory.model_validate({**options, "data": {str(data): labelled}})
     try:
         rows = labelled_rows(source, task, names, Context())
     except (DataError, SpecError) as error:  # in the words of the command line
@@ -278,10 +279,6 @@ def evaluate_file(
         for *parts, right, found in zip(*given, truth, decided, strict=True)
     ]
     return compute_scores(torch.from_numpy(logits), targets, task, metrics, report=True), shown
-
-
-def _holds_lists(table: Any, source: DatasetLoader) -> bool:
-    return any(table.schema.field(name).type.num_fields for name in source.label_columns)
 
 
 def _short(columns: list[str]) -> str | list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from bertkit.component import Options
 from bertkit.errors import DataError, SpecError, suggest
@@ -36,6 +36,18 @@ LARGEST_MEAN = 1e5
 NO_LABEL = "(no label)"
 
 
+def label_name(name: Any) -> Any:
+    """Return the label name that a number or a boolean of a spec stands for; others as they are."""
+    return str(name) if isinstance(name, (int, float)) else name
+
+
+def keys_as_names(value: Any) -> Any:
+    """Return a mapping by label with names as its keys; other values as they are."""
+    if not isinstance(value, Mapping):
+        return value
+    return {label_name(key): item for key, item in value.items()}
+
+
 def figure(value: float) -> str:
     """Return a number as a person reads it: four digits, large ones without a fraction.
 
@@ -57,6 +69,11 @@ class TaskOptions(Options):
         "with the best F1 on the validation split. By default that where there is such a split, "
         "else 0.5.",
     )
+
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _label_names_are_text(cls, value: Any) -> Any:
+        return keys_as_names(value)
 
     @model_validator(mode="after")
     def _thresholds_are_for_many_labels(self) -> TaskOptions:

@@ -871,3 +871,9 @@ def test_the_saved_model_of_labels_gives_the_logits_that_were_trained(task: Task
     logits = batch(task)[0].numpy()
     assert task.plain_scale() is None
     assert task.from_plain(logits) is logits
+
+
+@pytest.mark.field("task.thresholds")
+def test_labels_that_are_numbers_in_a_spec_are_named_as_in_the_data() -> None:
+    options = TaskOptions.model_validate({"type": "multi_label", "thresholds": {0: 0.3, True: 0.6}})
+    assert options.thresholds == {"0": 0.3, "True": 0.6}

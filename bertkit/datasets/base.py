@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field, field_validator
 
 from bertkit.component import Component, Options
+from bertkit.tasks import label_name
 
 if TYPE_CHECKING:
     import datasets
@@ -92,13 +93,10 @@ class DatasetLoader(Component):
     )
     @classmethod
     def _label_names_are_text(cls, value: Any) -> Any:
-        def text(name: Any) -> Any:
-            return str(name) if isinstance(name, (int, float)) else name
-
         if isinstance(value, dict):
-            return {text(key): text(name) for key, name in value.items()}
+            return {label_name(key): label_name(name) for key, name in value.items()}
         if isinstance(value, (list, tuple)):
-            return [text(name) for name in value]
+            return [label_name(name) for name in value]
         return value
 
     @field_validator("labels")

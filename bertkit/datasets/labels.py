@@ -166,7 +166,8 @@ class _Multi(Labels):
     """Any number of labels a text."""
 
     def ids(self, value: Any) -> Iterable[Any]:
-        return value  # type: ignore[no-any-return]
+        labels: list[Any] = value
+        return labels
 
     def _id(self, value: Any, number: Any) -> Any:
         return sorted({number(one) for one in value})

@@ -39,7 +39,7 @@ class _Regression(Metric):
 
     def _score(self, truth: Array, found: Array) -> float:
         """Return the score of one target, from float64 (n,) and (n,)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not implement _score")
 
 
 def _varies(truth: Array) -> bool:

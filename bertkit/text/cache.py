@@ -22,7 +22,7 @@ def load_arrays(file: Path | None) -> dict[str, Array] | None:
         return None
     try:
         with safe_open(file, "np") as stored:
-            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
             written = (stored.metadata() or {}).get("sha256")
     except (SafetensorError, OSError):
         return None

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from bertkit.component import Component, Options
 from bertkit.errors import SpecError
 from bertkit.records import Context, Fitted
-from bertkit.tasks import PLAIN, Balance, Shaping
+from bertkit.tasks import PLAIN, Balance, Shaping, keys_as_names
 
 if TYPE_CHECKING:
     import torch
@@ -58,13 +58,7 @@ def _patience(value: Any) -> Any:
     return {"patience": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _names_as_text(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {str(k) if isinstance(k, (int, float)) else k: v for k, v in value.items()}
-
-
-ByLabel = Annotated[Balance | None, BeforeValidator(_names_as_text)]
+ByLabel = Annotated[Balance | None, BeforeValidator(keys_as_names)]
 
 
 class Trainer(Component):

@@ -113,6 +113,7 @@ def tagged(found: Iterator[Stanza], min_texts: int = MIN_TEXTS) -> pd.DataFrame:
     rows = []
     for package in found:
         tags = {tag.strip() for tag in package.get("Tag", "").split(",")}
+        # a facet that nobody has looked into yet has the tag `use::TODO`, which says nothing
         own = {tag for tag in tags if tag.split("::")[0] in FACETS and not tag.endswith("TODO")}
         keys = {f"source {source(package)}", package["Description"]}
         if "role::program" in tags and own and not keys & seen:
